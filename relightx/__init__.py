@@ -1,0 +1,1 @@
+"""Train portrait intrinsic decomposition and relighting from multi-lit photographs."""
