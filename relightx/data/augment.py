@@ -1,0 +1,122 @@
+"""Changes of a portrait that keep the physics right: image = albedo * shade(normal, sh) before and
+after, with the same change made to pictures, maps and light.
+
+Every draw comes from the generator given, which the loader seeds by (seed, epoch, portrait).
+"""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+
+from relightx.data.fit import Views, unit
+from relightx.sh import mirror, rotate
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How much training pictures are varied; all zero and False means not at all."""
+
+    mirror: bool = True
+    """Mirror half of the portraits left to right."""
+    exposure_stops: float = 0.5
+    """Brightness of the light varies by up to this many stops either way."""
+    tint_stops: float = 0.1
+    """Brightness of each colour of the light, likewise, on top."""
+    shift: float = 0.05
+    """Portraits move by up to this share of the picture's side."""
+    zoom: float = 0.08
+    """Portraits grow or shrink by up to this share."""
+    roll_deg: float = 8.0
+    """Portraits turn in the picture plane by up to this many degrees, with their light."""
+    mix: float = 0.0
+    """Share of lights that are replaced by a weighted sum of two lights of the same portrait."""
+
+    def __post_init__(self) -> None:
+        for name in ("exposure_stops", "tint_stops", "shift", "zoom", "roll_deg", "mix"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"data.augment.{name} is {getattr(self, name)}; 0 or more needed")
+        if self.zoom >= 1 or self.mix > 1:
+            raise ValueError("data.augment.zoom must be below 1 and data.augment.mix at most 1")
+
+
+def augment(views: Views, config: AugmentConfig, rng: np.random.Generator) -> Views:
+    """Draw and apply all changes."""
+    if config.mirror and rng.random() < 0.5:
+        views = mirrored(views)
+    if config.roll_deg or config.shift or config.zoom:
+        roll = rng.uniform(-config.roll_deg, config.roll_deg)
+        zoom = 1 + rng.uniform(-config.zoom, config.zoom)
+        shift = rng.uniform(-config.shift, config.shift, 2) * views.mask.shape[0]
+        views = moved(views, roll, zoom, shift)
+    stops = rng.uniform(-config.tint_stops, config.tint_stops, (len(views.image), 3))
+    stops += rng.uniform(-config.exposure_stops, config.exposure_stops, (len(views.image), 1))
+    return exposed(views, 2.0**stops)
+
+
+def mixed(first: Views, second: Views, weight: np.ndarray) -> Views:
+    """Each light replaced by weight * first + (1 - weight) * second, which is exact: light adds up.
+
+    weight: one number in [0, 1] per light.
+    """
+    picture_weight = weight.reshape(-1, 1, 1, 1).astype(np.float32)
+    image = picture_weight * first.image + (1 - picture_weight) * second.image
+    sh = None
+    if first.sh is not None and second.sh is not None:
+        sh_weight = weight.reshape(-1, 1, 1).astype(np.float32)
+        sh = sh_weight * first.sh + (1 - sh_weight) * second.sh
+    return replace(first, image=image, sh=sh)
+
+
+def mirrored(views: Views) -> Views:
+    """Left and right exchanged: normals and light turn with the picture."""
+    normal = views.normal
+    if normal is not None:
+        normal = normal[:, ::-1] * np.array([-1, 1, 1], np.float32)
+    return Views(
+        image=views.image[:, :, ::-1],
+        mask=views.mask[:, ::-1],
+        albedo=None if views.albedo is None else views.albedo[:, ::-1],
+        normal=normal,
+        sh=None if views.sh is None else mirror(torch.from_numpy(views.sh)).numpy(),
+    )
+
+
+def moved(views: Views, roll_deg: float, zoom: float, shift: np.ndarray) -> Views:
+    """Turn counter-clockwise about the centre, zoom, then move by shift (right, down) in pixels.
+
+    Normals and light turn about z with the picture; zooming and moving leave them as they are.
+    """
+    size = views.mask.shape[0]
+    centre = (size - 1) / 2
+    matrix = cv2.getRotationMatrix2D((centre, centre), roll_deg, zoom)
+    matrix[:, 2] += shift
+
+    def warp(values: np.ndarray) -> np.ndarray:
+        return cv2.warpAffine(np.ascontiguousarray(values), matrix, (size, size))
+
+    angle = np.deg2rad(roll_deg)
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+    normal = views.normal
+    if normal is not None:
+        normal = unit(warp(normal) @ turn.T.astype(np.float32))
+    sh = views.sh
+    if sh is not None:
+        sh = rotate(torch.from_numpy(sh), torch.from_numpy(turn)).numpy()
+    return Views(
+        image=np.stack([warp(picture) for picture in views.image]),
+        mask=warp(views.mask.astype(np.float32)) > 0.99,
+        albedo=None if views.albedo is None else warp(views.albedo),
+        normal=normal,
+        sh=sh,
+    )
+
+
+def exposed(views: Views, gain: np.ndarray) -> Views:
+    """Image and light scaled together by a gain per light and colour."""
+    gain = gain.astype(np.float32)
+    sh = None if views.sh is None else views.sh * gain[:, :, None]
+    return replace(views, image=views.image * gain[:, None, None, :], sh=sh)

@@ -1,0 +1,76 @@
+"""Bring a portrait to the square size the model is trained at.
+
+The picture keeps its shape: it is scaled until the longer side fits and centred, the rest lies
+outside the mask. Averaging happens in linear light; normals are averaged and made unit again.
+"""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float
+
+from relightx.sample import Portrait
+
+
+@dataclass(frozen=True)
+class Views:
+    """A portrait's pixels at training size, float32 and linear; labels that it has not are None.
+
+    sh belongs to the images; albedo, normal and mask to the portrait.
+    """
+
+    image: Float[np.ndarray, "lights size size 3"]
+    mask: Bool[np.ndarray, "size size"]
+    albedo: Float[np.ndarray, "size size 3"] | None
+    normal: Float[np.ndarray, "size size 3"] | None
+    sh: Float[np.ndarray, "lights 3 9"] | None
+
+    def of_lights(self, lights: list[int]) -> "Views":
+        """The same portrait under some of these lights."""
+        sh = None if self.sh is None else self.sh[lights]
+        return replace(self, image=self.image[lights], sh=sh)
+
+    @property
+    def bytes(self) -> int:
+        arrays = (self.image, self.mask, self.albedo, self.normal, self.sh)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+
+def fit(portrait: Portrait, size: int) -> Views:
+    """All of a portrait's arrays on a square of `size` pixels."""
+    image = portrait.linear_image()
+    mask = portrait.mask if portrait.mask is not None else np.ones(image.shape[1:3], bool)
+    normal = None
+    if portrait.normal is not None:
+        normal = unit(letterbox(portrait.normal.astype(np.float32), size))
+    return Views(
+        image=np.stack([letterbox(picture, size) for picture in image]),
+        mask=letterbox(mask.astype(np.float32), size) > 0.5,
+        albedo=None if portrait.albedo is None else letterbox(portrait.albedo, size),
+        normal=normal,
+        sh=None if portrait.sh is None else portrait.sh.astype(np.float32),
+    )
+
+
+def letterbox(
+    values: Float[np.ndarray, "height width *channels"], size: int
+) -> Float[np.ndarray, "{size} {size} *channels"]:
+    """Scale until the longer side is `size`, centre, fill with zeros."""
+    height, width = values.shape[:2]
+    if (height, width) == (size, size):
+        return np.ascontiguousarray(values, np.float32)
+    scale = size / max(height, width)
+    inner = (max(1, round(height * scale)), max(1, round(width * scale)))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(np.ascontiguousarray(values, np.float32), inner[::-1], interpolation=way)
+    square = np.zeros((size, size, *values.shape[2:]), np.float32)
+    top, left = (size - inner[0]) // 2, (size - inner[1]) // 2
+    square[top : top + inner[0], left : left + inner[1]] = resized
+    return square
+
+
+def unit(normal: Float[np.ndarray, "*shape 3"]) -> Float[np.ndarray, "*shape 3"]:
+    """Vectors of length 1; a zero vector stays zero."""
+    length = np.linalg.norm(normal, axis=-1, keepdims=True)
+    return (normal / np.maximum(length, 1e-6)).astype(np.float32)

@@ -1,0 +1,142 @@
+"""Every term that can be minimised; one name serves function, weight, log key, test and README row.
+
+Each returns the *unweighted* mean: over pixels inside the mask for each portrait and light, then
+over all portraits of the batch, those without the label counting as zero. So a portrait weighs the
+same in every batch, and the mean over ranks is exactly the mean of the global batch.
+Cross-relighting: Zehni et al. 2021 (arXiv 2106.15305; claim 1 of US 11,948,245); the consistency
+terms' form, the norm and the mask are this project's choice, the paper's were not available.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from relightx.batch import Batch, Decomposition
+from relightx.sh import COSINE_LOBE, shade
+
+
+def image_reconstruction(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
+    """Albedo times the shading of normal and light of one image gives that image back."""
+    return _masked_mean((_render(pred, pred.sh) - batch.image).abs().mean(2), batch.mask)
+
+
+def cross_relighting(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
+    """Albedo and normal seen under one light, shaded by the next light, give the next image."""
+    relit = _render(pred, pred.sh.roll(-1, dims=1))
+    return _masked_mean((relit - batch.image.roll(-1, dims=1)).abs().mean(2), batch.mask)
+
+
+def albedo_consistency(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
+    """Albedo seen under one light equals the albedo seen under the next."""
+    return _masked_mean((pred.albedo - pred.albedo.roll(-1, dims=1)).abs().mean(2), batch.mask)
+
+
+def normal_consistency(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
+    """Normal seen under one light equals the normal seen under the next."""
+    return _masked_mean(_distance(pred.normal, pred.normal.roll(-1, dims=1)), batch.mask)
+
+
+def albedo_supervision(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
+    """Albedo equals its label, for portraits that keep one."""
+    difference = (pred.albedo - batch.truth.albedo[:, None]).abs().mean(2)
+    return _masked_mean(difference, batch.mask, batch.truth.has_albedo)
+
+
+def normal_supervision(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
+    """Normal equals its label, for portraits that keep one; distance of the two unit vectors."""
+    difference = _distance(pred.normal, batch.truth.normal[:, None])
+    return _masked_mean(difference, batch.mask, batch.truth.has_normal)
+
+
+def light_supervision(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
+    """Light equals its label, each coefficient weighed by what it does to shading."""
+    lobe = torch.tensor(COSINE_LOBE, dtype=pred.sh.dtype, device=pred.sh.device)
+    difference = ((pred.sh - batch.truth.sh) * lobe).abs().mean((1, 2, 3))
+    return (difference * batch.truth.has_light).mean()
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the losses; a loss of weight zero is not computed."""
+
+    image_reconstruction: float = 1.0
+    """Albedo times the shading of normal and light of one image gives that image back."""
+    cross_relighting: float = 1.0
+    """Albedo and normal seen under one light, shaded by the next light, give the next image."""
+    albedo_consistency: float = 0.5
+    """Albedo seen under one light equals the albedo seen under the next."""
+    normal_consistency: float = 0.5
+    """Normal seen under one light equals the normal seen under the next."""
+    albedo_supervision: float = 1.0
+    """Albedo equals its label, for portraits that keep one."""
+    normal_supervision: float = 1.0
+    """Normal equals its label, for portraits that keep one."""
+    light_supervision: float = 0.2
+    """Light equals its label, each coefficient weighed by what it does to shading."""
+
+    def __post_init__(self) -> None:
+        negative = {name: value for name, value in asdict(self).items() if not value >= 0}
+        if negative:
+            raise ValueError(f"loss weights must be 0 or more, found {negative}")
+        if not any(asdict(self).values()):
+            raise ValueError("every loss weight is 0: there is nothing to minimise")
+
+
+Loss = Callable[[Decomposition, Batch], Tensor]
+LOSSES: dict[str, Loss] = {
+    loss.__name__: loss
+    for loss in (
+        image_reconstruction,
+        cross_relighting,
+        albedo_consistency,
+        normal_consistency,
+        albedo_supervision,
+        normal_supervision,
+        light_supervision,
+    )
+}
+
+
+def total_loss(
+    pred: Decomposition, batch: Batch, weights: LossWeights
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """The weighted sum to back-propagate, and each unweighted term by name.
+
+    Every output of the model takes part with weight zero, so that no rank of a distributed run
+    lacks a gradient when, say, no portrait of its batch has a label.
+    """
+    active = {field.name: getattr(weights, field.name) for field in fields(weights)}
+    active = {name: weight for name, weight in active.items() if weight != 0}
+    terms = {name: LOSSES[name](pred, batch) for name in active}
+    total = torch.stack([active[name] * term for name, term in terms.items()]).sum()
+    unused = 0.0 * (pred.albedo.mean() + pred.normal.mean() + pred.sh.mean())
+    return total + unused, {name: term.detach() for name, term in terms.items()}
+
+
+def _render(
+    pred: Decomposition, sh: Float[Tensor, "batch lights 3 9"]
+) -> Float[Tensor, "batch lights 3 height width"]:
+    return pred.albedo * shade(pred.normal, sh)
+
+
+def _distance(
+    first: Float[Tensor, "batch _lights 3 height width"],
+    second: Float[Tensor, "batch _lights2 3 height width"],
+) -> Float[Tensor, "batch _lights3 height width"]:
+    # The floor keeps the root's gradient finite where both agree exactly; subtracted again so
+    # that agreement costs nothing.
+    return ((first - second).square().sum(2) + 1e-6).sqrt() - 1e-3
+
+
+def _masked_mean(
+    values: Float[Tensor, "batch lights height width"],
+    mask: Bool[Tensor, "batch 1 height width"],
+    counted: Bool[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
+    pixels = mask.sum((2, 3)).clamp(min=1)
+    per_light = values.masked_fill(~mask, 0).sum((2, 3)) / pixels
+    per_portrait = per_light.mean(1)
+    return (per_portrait if counted is None else per_portrait * counted).mean()

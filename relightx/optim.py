@@ -1,0 +1,79 @@
+"""Optimiser, learning-rate schedule and the moving average of the weights."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the weights are moved."""
+
+    learning_rate: float = 1e-3
+    """Highest rate, reached after warm-up; it falls to zero along a cosine."""
+    warmup_steps: int = 100
+    """Optimiser steps of linear warm-up."""
+    weight_decay: float = 0.01
+    """Of AdamW; biases and norms are not decayed."""
+    grad_clip_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    ema_decay: float = 0.999
+    """Of the averaged weights that are validated and saved as the model; 0: no averaging."""
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise ValueError(f"optim.learning_rate is {self.learning_rate}; above 0 needed")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"optim.ema_decay is {self.ema_decay}; from 0 to below 1 needed")
+        for name in ("warmup_steps", "weight_decay", "grad_clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}; 0 or more needed")
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW over all weights, decaying only matrices and filters."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [w for w in weights if w.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: int) -> LambdaLR:
+    """Linear warm-up, then a cosine to zero at `steps`; call step() once per optimiser step."""
+    warmup = min(config.warmup_steps, steps // 2)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+    return LambdaLR(optimizer, factor)
+
+
+class MovingAverage:
+    """Exponential moving average of a model's weights and buffers, on the model's device.
+
+    The decay grows from 0.1 with the number of updates, so that the random start is soon
+    forgotten in short runs.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move toward the model's weights after optimiser step `step` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        state = model.state_dict()
+        floating = [name for name, value in self.values.items() if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [self.values[name] for name in floating], [state[name] for name in floating], 1 - decay
+        )
+        for name in self.values.keys() - set(floating):  # counters of batch norm
+            self.values[name].copy_(state[name])
