@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs into .venv what the tests need, then checks style and runs the tests.
+#
+#   bash launch/test.sh [OPTIONS]      the options of pytest
+#
+# The exit status is pytest's, or 1 when the tests pass and the style does not.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bash "$root/launch/install.sh" synthetic,test
+cd "$root"
+PATH=$root/.venv/bin:$PATH
+
+style=0
+ruff check . || style=1
+ruff format --check . || style=1
+if command -v shellcheck >/dev/null; then
+    shellcheck launch/*.sh .ci/run || style=1
+else
+    echo 'test: shellcheck is not installed, so the scripts are not linted'
+fi
+
+tests=0
+python -m pytest "$@" || tests=$?
+if ((style)); then
+    echo 'test: ruff or shellcheck found faults, listed before the tests' >&2
+fi
+exit $((tests ? tests : style))
