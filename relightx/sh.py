@@ -49,7 +49,7 @@ def sh_basis(direction: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 9"]:
 
 
 def shade(
-    normal: Float[Tensor, "*batch 3 height width"], sh: Float[Tensor, "*batch 3 9"]
+    normal: Float[Tensor, "*#batch 3 height width"], sh: Float[Tensor, "*#batch 3 9"]
 ) -> Float[Tensor, "*batch 3 height width"]:
     """Lambertian shading (irradiance / pi) of unit normals under SH light.
 
