@@ -12,6 +12,9 @@ import torch
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
+TRANSFERS = ("srgb", "linear")
+"""Transfer functions that stored integers may have."""
+
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear RGB with BT.709 primaries
 
 
@@ -53,7 +56,7 @@ _TABLES: dict[tuple[str, str], np.ndarray] = {}
 
 def _linear_table(dtype: str, transfer: str) -> np.ndarray:
     """Linear light of every integer of a type: a look-up is ten times faster than the power."""
-    if transfer not in ("srgb", "linear"):
+    if transfer not in TRANSFERS:
         raise ValueError(f"transfer function {transfer!r} is unknown; 'srgb' or 'linear' needed")
     if (dtype, transfer) not in _TABLES:
         top = np.iinfo(dtype).max

@@ -55,6 +55,16 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps:
     return LambdaLR(optimizer, factor)
 
 
+def go_to_step(schedule: LambdaLR, step: int) -> None:
+    """Set a schedule and its optimiser's rates to what they are after `step` steps."""
+    schedule.last_epoch = step
+    factors = [factor(step) for factor in schedule.lr_lambdas]
+    rates = [base * f for base, f in zip(schedule.base_lrs, factors, strict=True)]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = rates
+
+
 class MovingAverage:
     """Exponential moving average of a model's weights and buffers, on the model's device.
 

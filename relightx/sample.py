@@ -4,7 +4,7 @@ A portrait is one subject, pose and expression under L lights (a multi-lit group
 
     KEY.light000.png ...  one image per light, 8 or 16 bit, gray or RGB, as the source stored it
     KEY.albedo.png        optional, 16-bit RGB, linear
-    KEY.normal.png        optional, 16-bit RGB, (normal + 1) / 2; largest angular error 0.0016 degrees
+    KEY.normal.png        optional, 16-bit RGB, (normal + 1) / 2: within 0.0016 degrees
     KEY.mask.png          optional, 8-bit gray, 255 on the portrait
     KEY.meta.json         lights (name, sh, direction), subject, provenance
 
@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from relightx.color import from_integer
+from relightx.color import TRANSFERS, from_integer
 
 VERSION = 1
 LABELS = ("real", "pseudo", "absent")
@@ -97,7 +97,9 @@ def check(portrait: Portrait) -> None:
             " uint8 or uint16 lights x height x width x (1 or 3) needed"
         )
     lights, height, width = image.shape[:3]
-    if not 1 <= lights <= MAX_LIGHTS or not 1 <= max(height, width) <= MAX_SIDE_PX:
+    if not 1 <= lights <= MAX_LIGHTS or not all(
+        1 <= side <= MAX_SIDE_PX for side in (height, width)
+    ):
         raise ValueError(f"{where}: {lights} lights of {width}x{height} is out of bounds")
     shapes = {
         "albedo": (height, width, 3),
@@ -114,6 +116,10 @@ def check(portrait: Portrait) -> None:
             raise ValueError(f"{where}: {name} has values that are not finite")
     if len(portrait.light_name) != lights:
         raise ValueError(f"{where}: {len(portrait.light_name)} light names for {lights} images")
+    if portrait.provenance.transfer not in TRANSFERS:
+        raise ValueError(
+            f"{where}: transfer is {portrait.provenance.transfer!r}, needed is one of {TRANSFERS}"
+        )
     for name in ("albedo", "normal", "light"):
         label = getattr(portrait.provenance, name)
         held = portrait.sh if name == "light" else getattr(portrait, name)
@@ -147,30 +153,33 @@ def decode(key: str, members: dict[str, bytes], lights: list[int] | None = None)
     Raises ValueError naming the key and the member that is missing, broken or of another size.
     """
     meta = _parse_meta(key, members)
-    chosen = list(range(len(meta["lights"]))) if lights is None else lights
-    size = (meta["height"], meta["width"])
+    chosen = list(range(len(meta.light_name))) if lights is None else lights
+    outside = [index for index in chosen if not 0 <= index < len(meta.light_name)]
+    if outside or not chosen:
+        raise ValueError(
+            f"portrait {key!r} has {len(meta.light_name)} lights, asked are {lights or 'all'}"
+        )
+    size = meta.size
     image = np.stack([_picture(key, members, light_extension(i), size) for i in chosen])
-    records = [meta["lights"][i] for i in chosen]
     albedo = normal = mask = None
     if "albedo.png" in members:
-        albedo = _picture(key, members, "albedo.png", size) / np.float32(65535)
+        albedo = _label(key, members, "albedo.png", size)
     if "normal.png" in members:
-        stored = _picture(key, members, "normal.png", size) / np.float32(65535)
-        normal = stored * 2 - 1
+        normal = _label(key, members, "normal.png", size) * 2 - 1
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     if "mask.png" in members:
         mask = _picture(key, members, "mask.png", size)[..., 0] > 127
     return Portrait(
         key=key,
-        subject=meta["subject"],
+        subject=meta.subject,
         image=image,
-        light_name=tuple(record["name"] for record in records),
-        provenance=Provenance(**meta["provenance"]),
+        light_name=tuple(meta.light_name[i] for i in chosen),
+        provenance=meta.provenance,
         albedo=albedo,
         normal=normal,
         mask=mask,
-        sh=_light_array(records, "sh"),
-        direction=_light_array(records, "direction"),
+        sh=None if meta.sh is None else meta.sh[chosen],
+        direction=None if meta.direction is None else meta.direction[chosen],
     )
 
 
@@ -214,23 +223,50 @@ def _meta(portrait: Portrait) -> dict[str, Any]:
     }
 
 
-def _parse_meta(key: str, members: dict[str, bytes]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Meta:
+    """What meta.json holds, for all lights."""
+
+    subject: str
+    size: tuple[int, int]
+    light_name: list[str]
+    sh: np.ndarray | None
+    direction: np.ndarray | None
+    provenance: Provenance
+
+
+def _parse_meta(key: str, members: dict[str, bytes]) -> _Meta:
     if "meta.json" not in members:
         raise ValueError(f"portrait {key!r}: member meta.json is missing")
     try:
         meta = json.loads(members["meta.json"])
-    except ValueError as error:
-        raise ValueError(f"portrait {key!r}: meta.json cannot be read: {error}") from None
-    if meta.get("version") != VERSION:
+        version = meta["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"portrait {key!r}: meta.json cannot be read: {error!r}") from None
+    if version != VERSION:
         raise ValueError(
-            f"portrait {key!r}: format version {meta.get('version')}, this program reads {VERSION}"
+            f"portrait {key!r}: format version {version}, this program reads {VERSION}"
         )
-    return meta
+    try:
+        return _Meta(
+            subject=meta["subject"],
+            size=(meta["height"], meta["width"]),
+            light_name=[light["name"] for light in meta["lights"]],
+            sh=_light_array(meta["lights"], "sh", (3, 9)),
+            direction=_light_array(meta["lights"], "direction", (3,)),
+            provenance=Provenance(**meta["provenance"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"portrait {key!r}: meta.json cannot be used: {error!r}") from None
 
 
-def _light_array(records: list[dict[str, Any]], name: str) -> np.ndarray | None:
+def _light_array(
+    records: list[dict[str, Any]], name: str, shape: tuple[int, ...]
+) -> np.ndarray | None:
     values = [record[name] for record in records]
-    return None if any(value is None for value in values) else np.array(values, np.float32)
+    if any(value is None for value in values):
+        return None
+    return np.array(values, np.float32).reshape(len(values), *shape)
 
 
 def _rounded(values: np.ndarray) -> list:
@@ -247,6 +283,19 @@ def _png(pixels: np.ndarray, key: str) -> bytes:
     if not done:
         raise ValueError(f"portrait {key!r}: a {pixels.dtype} {pixels.shape} PNG failed to encode")
     return buffer.tobytes()
+
+
+def _label(
+    key: str, members: dict[str, bytes], extension: str, size: tuple[int, int]
+) -> Float[np.ndarray, "height width 3"]:
+    """A 16-bit RGB picture as numbers in [0, 1]."""
+    pixels = _picture(key, members, extension, size)
+    if pixels.dtype != np.uint16 or pixels.shape[2] != 3:
+        raise ValueError(
+            f"portrait {key!r}: {extension} is {pixels.dtype} with {pixels.shape[2]} channels;"
+            " 16-bit RGB needed"
+        )
+    return pixels / np.float32(65535)
 
 
 def _picture(

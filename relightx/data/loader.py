@@ -7,7 +7,7 @@ the epoch of each visit travels with it.
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -68,7 +68,7 @@ class Example:
 
 
 class TrainingPortraits(Dataset):
-    """Looks a visit up: a portrait under drawn lights, augmented. No order and no state but a cache.
+    """Looks a visit up: a portrait under drawn lights, augmented; no order, no state but a cache.
 
     Raises ValueError when a portrait has fewer lights than `data.num_lights`.
     """

@@ -1,0 +1,101 @@
+"""What a run tells while it goes: one JSON line and TensorBoard scalars a report, a progress bar on
+a terminal, plain lines in a file. Only the main process tells.
+
+Steps count optimiser steps. After a resume the logs go on from the checkpoint's step: lines that a
+killed run wrote beyond it are cut, so that every step stands in the log once.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from relightx.index import write_atomically
+
+LOG_NAME = "log.jsonl"
+
+
+class Tracker:
+    """Writes RUN/log.jsonl and RUN/tensorboard and shows progress; silent unless `is_main`."""
+
+    def __init__(self, directory: Path, steps: int, start_step: int, is_main: bool) -> None:
+        self.is_main, self.steps, self.path = is_main, steps, directory / LOG_NAME
+        if not is_main:
+            return
+        if self.path.exists():
+            _cut_log(self.path, start_step)
+        self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 - open for the whole run
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start_step + 1)
+        self._bar = _progress_bar() if sys.stderr.isatty() else None
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task("training", total=steps, completed=start_step, note="")
+
+    def log(self, step: int, values: dict[str, Any], note: str) -> None:
+        """One report: numbers for the log and TensorBoard, and a note for the person watching."""
+        if not self.is_main:
+            return
+        record = {"step": step, "time": round(time.time(), 3), **values}
+        self._file.write(json.dumps(record) + "\n")
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(name, value, step)
+        if self._bar:
+            self._bar.update(self._task, completed=step, note=note)
+        else:
+            print(f"step {step}/{self.steps}  {note}", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line for the person watching."""
+        if self.is_main:
+            (self._bar.console.print if self._bar else _plain)(text)
+
+    def picture(self, step: int, name: str, image: Tensor) -> None:
+        """An sRGB picture (3, height, width) in [0, 1] for TensorBoard."""
+        if self.is_main:
+            self._board.add_image(name, image, step)
+
+    def close(self) -> None:
+        if self.is_main:
+            if self._bar:
+                self._bar.stop()
+            self._board.close()
+            self._file.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a run's log, oldest first; a last line cut short is left out."""
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def _cut_log(path: Path, last_step: int) -> None:
+    kept = [json.dumps(record) for record in read_log(path) if record["step"] <= last_step]
+    write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+
+
+def _plain(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,287 @@
+"""The training program: `accelerate launch -m relightx.train --config FILE [dotted options]`.
+
+The same loop serves one process and many. Only model and optimiser are prepared by Accelerate: our
+loader is rank-aware already, and a prepared schedule would step once for each process.
+"""
+
+import copy
+import os
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin, gather_object, send_to_device, set_seed
+
+from relightx.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, save_model
+from relightx.config import Config, config_to_dict, parse_config
+from relightx.data import evaluation_batches, training_batches
+from relightx.evaluate import decompose, summarise_portraits
+from relightx.index import read_index, write_atomically
+from relightx.losses import total_loss
+from relightx.meter import Meter
+from relightx.metrics import METRICS, score
+from relightx.model import IntrinsicNet
+from relightx.optim import MovingAverage, build_optimizer, build_schedule, go_to_step
+from relightx.panels import decomposition_panel
+from relightx.tracking import Tracker
+
+BEST_METRICS = ("normal_error_deg", "relighting_si_mse")
+"""The first of these that a validation split can measure decides which weights are the best."""
+
+
+def train(config: Config) -> Path:
+    """Train as configured; the directory of the finished model.
+
+    Raises ValueError for a directory that is used, data that do not fit, or a checkpoint of other
+    data or another model; FloatingPointError, naming step and term, when a loss is not finite.
+    """
+    accelerator = _accelerator(config)
+    directory = Path(config.run.dir)
+    checkpoint = _prepare_directory(config, directory, accelerator)
+    start = checkpoint.step if checkpoint else 0
+    batches = iter(
+        training_batches(
+            config.data,
+            start,
+            config.run.steps,
+            accelerator.process_index,
+            accelerator.num_processes,
+            config.run.accumulation,
+        )
+    )
+    set_seed(config.run.seed)
+    network = IntrinsicNet(config.model).to(accelerator.device)
+    optimizer = build_optimizer(network, config.optim)
+    schedule = build_schedule(optimizer, config.optim, config.run.steps)
+    average = MovingAverage(network, config.optim.ema_decay)
+    if checkpoint:
+        network.load_state_dict(checkpoint.weights)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        average.values = send_to_device(checkpoint.average, accelerator.device)
+        go_to_step(schedule, start)
+    model, prepared = accelerator.prepare(network, optimizer)
+    tracker = Tracker(directory, config.run.steps, start, accelerator.is_main_process)
+    meter = Meter(accelerator, tracker, start)
+    best = checkpoint.about["best"] if checkpoint else None
+
+    def finish(step: int) -> None:
+        nonlocal best
+        run, is_last = config.run, step == config.run.steps
+        validates = config.data.val and run.validate_every
+        validates = validates and (step % run.validate_every == 0 or is_last)
+        saves = step % run.checkpoint_every == 0 or is_last
+        if validates or saves:
+            meter.flush()  # refuses to keep what a bad step has spoilt
+        if validates:
+            best = _validate(config, accelerator, network, average, tracker, step, best)
+        if saves and accelerator.is_main_process:
+            state = _checkpoint(config, step, network, average, optimizer, best)
+            save_checkpoint(directory / "checkpoints", state, run.keep_checkpoints)
+
+    tracker.say(
+        f"training in {directory}: step {start} to {config.run.steps}, {_machine(accelerator)}"
+    )
+    model.train()
+    for step in range(start, config.run.steps):
+        for _ in range(config.run.accumulation):
+            batch = meter.waited(lambda: send_to_device(next(batches), accelerator.device))
+            with accelerator.accumulate(model):
+                pred = model(batch.image)
+                total, losses = total_loss(pred, batch, config.loss)
+                accelerator.backward(total)
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(
+                        model.parameters(), config.optim.grad_clip_norm
+                    )
+                prepared.step()
+                prepared.zero_grad()
+            meter.add(step + 1, total, losses, batch.image.shape[0] * batch.image.shape[1])
+        schedule.step()
+        average.update(network, step)
+        if (step + 1) % config.run.log_every == 0 or step + 1 == config.run.steps:
+            meter.log(step + 1, {"grad_norm": norm, "learning_rate": schedule.get_last_lr()[0]})
+        finish(step + 1)
+    model_directory = directory / "model"
+    if accelerator.is_main_process:
+        about = {"steps": config.run.steps, "best": best, "data": _data_hashes(config)}
+        save_model(model_directory, config.model, average.values, config.data.image_size, about)
+    accelerator.wait_for_everyone()
+    tracker.say(f"model written to {model_directory}")
+    tracker.close()
+    accelerator.end_training()
+    return model_directory
+
+
+def choose_precision(precision: str) -> str:
+    """'bf16' or 'float32': 'auto' takes bf16 where matrix units make it the faster one.
+
+    On CPUs that means AMX: without it bf16 convolutions ran at 0.7 times the speed of float32.
+    """
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "float32"
+
+
+def _accelerator(config: Config) -> Accelerator:
+    precision = choose_precision(config.run.precision)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        step_scheduler_with_optimizer=False,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=config.run.accumulation, sync_with_dataloader=False
+        ),
+    )
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != expected:
+        raise ValueError(
+            f"{expected} processes were launched, this one sees {accelerator.num_processes}: each"
+            " would train alone. On CPUs use configs/accelerate/ddp_cpu.yaml with"
+            " ACCELERATE_USE_CPU=true"
+        )
+    if accelerator.device.type == "cpu":
+        # The launcher exports OMP_NUM_THREADS=1, which would leave all cores but one idle.
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
+    return accelerator
+
+
+def _prepare_directory(
+    config: Config, directory: Path, accelerator: Accelerator
+) -> Checkpoint | None:
+    """Refuse a used directory, write the resolved config, find the checkpoint to go on from."""
+    used = directory.exists() and any(directory.iterdir())
+    accelerator.wait_for_everyone()
+    if used and not config.run.resume:
+        raise ValueError(
+            f"run.dir {directory} is already used; choose another, or continue it with"
+            " --run.resume true"
+        )
+    checkpoint, passed_over = newest_checkpoint(directory / "checkpoints")
+    if accelerator.is_main_process:
+        for reason in passed_over:
+            print(f"relightx train: checkpoint passed over: {reason}", file=sys.stderr)
+    if checkpoint:
+        _check_same_run(checkpoint, config, directory)
+    hashes = _data_hashes(config)  # also refuses data that are not there, before anything is made
+    if accelerator.is_main_process:
+        directory.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(config_to_dict(config), sort_keys=False)
+        head = "".join(f"# {path}: index sha256 {value}\n" for path, value in hashes.items())
+        write_atomically(directory / "config.yaml", (head + text).encode())
+    accelerator.wait_for_everyone()
+    return checkpoint
+
+
+def _check_same_run(checkpoint: Checkpoint, config: Config, directory: Path) -> None:
+    about = checkpoint.about
+    if about["model"] != config_to_dict(config)["model"]:
+        raise ValueError(
+            f"{directory}: its checkpoint is of the model {about['model']}, the config asks for"
+            f" {config_to_dict(config)['model']}"
+        )
+    if sorted(about["data"].values()) != sorted(_data_hashes(config).values()):
+        raise ValueError(
+            f"{directory}: its checkpoint was trained on other shards than data.train names now;"
+            " restore them or start a new run"
+        )
+    if checkpoint.step > config.run.steps:
+        raise ValueError(
+            f"{directory}: its checkpoint is at step {checkpoint.step}, run.steps is"
+            f" {config.run.steps}"
+        )
+
+
+def _data_hashes(config: Config) -> dict[str, str]:
+    return {path: read_index(path).sha256 for path in config.data.train}
+
+
+def _checkpoint(
+    config: Config,
+    step: int,
+    network: IntrinsicNet,
+    average: MovingAverage,
+    optimizer: torch.optim.Optimizer,
+    best: dict | None,
+) -> Checkpoint:
+    about = {
+        "config": config_to_dict(config),
+        "model": config_to_dict(config)["model"],
+        "data": _data_hashes(config),
+        "best": best,
+    }
+    return Checkpoint(step, network.state_dict(), average.values, optimizer.state_dict(), about)
+
+
+@torch.no_grad()
+def _validate(
+    config: Config,
+    accelerator: Accelerator,
+    network: IntrinsicNet,
+    average: MovingAverage,
+    tracker: Tracker,
+    step: int,
+    best: dict | None,
+) -> dict | None:
+    """Score the averaged weights on data.val, each process its share; the best so far is kept."""
+    model = copy.deepcopy(network).eval()
+    model.load_state_dict(average.values)
+    scores, first = {}, None
+    for key, batch in evaluation_batches(
+        [read_index(path) for path in config.data.val],
+        config.data.image_size,
+        config.run.validate_lights,
+        accelerator.process_index,
+        accelerator.num_processes,
+    ):
+        pred = decompose(model, batch, accelerator.device)
+        first = first or (pred, batch)
+        if batch.valid.all():
+            scores[key] = {name: value.item() for name, value in score(pred, batch).items()}
+    everyone = {key: row for part in gather_object([scores]) for key, row in part.items()}
+    means = {name: s.mean for name, s in summarise_portraits(everyone).items() if s.count}
+    name = next(name for name in BEST_METRICS if name in means)
+    value = means[name] if not METRICS[name].higher_is_better else -means[name]
+    is_best = best is None or best["metric"] != name or value < best["value"]
+    note = "  ".join(f"{n} {means[n]:.4g}" for n in BEST_METRICS if n in means)
+    tracker.log(
+        step, {f"val/{n}": v for n, v in means.items()}, f"val {note}{'  best' if is_best else ''}"
+    )
+    tracker.picture(step, "val/decomposition", decomposition_panel(*first))
+    if not is_best:
+        return best
+    best = {"metric": name, "value": value, "step": step}
+    if accelerator.is_main_process:
+        save_model(
+            Path(config.run.dir) / "best",
+            config.model,
+            average.values,
+            config.data.image_size,
+            {"steps": step, "best": best, "data": _data_hashes(config)},
+        )
+    return best
+
+
+def _machine(accelerator: Accelerator) -> str:
+    return (
+        f"{accelerator.num_processes} process(es) on {accelerator.device.type},"
+        f" {'bf16' if accelerator.mixed_precision == 'bf16' else 'float32'}"
+    )
+
+
+def main(arguments: list[str] | None = None, prog: str = "relightx train") -> int:
+    """Exit status 0; 2 for a wrong request, with a message; 1 for a loss that is not finite."""
+    config = parse_config(sys.argv[1:] if arguments is None else arguments, prog)
+    try:
+        train(config)
+    except (ValueError, FloatingPointError) as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
