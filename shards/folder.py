@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float, Integer
 
 from relightx.color import from_integer
 from relightx.sample import Portrait, Provenance
-from shards.picture import read_picture
+from relightx.picture import read_picture
 
 GROUP_FILE = "group.json"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
