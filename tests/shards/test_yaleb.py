@@ -1,0 +1,237 @@
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from relightx.sample import check
+from relightx.sh import shade
+from shards.photometric_stereo import photometric_stereo, residual
+from shards.splits import file_split
+from shards.yaleb import EXPOSURE, MISALIGNED, STRENGTH, is_frontal, light_direction, yaleb
+
+REPOSITORY = Path(__file__).parents[2]
+PHOTOGRAPHS = REPOSITORY.parent / "shared" / "data" / "yaleb"
+HEIGHT, WIDTH = 48, 42
+SIDE_LIGHTS = ("A+070E+00", "A-085E+20", "A+000E+90")
+
+
+def ball() -> tuple[np.ndarray, np.ndarray]:
+    """Normals of a shallow ball that fills the picture, and a smooth albedo."""
+    y, x = np.meshgrid(np.linspace(0.6, -0.6, HEIGHT), np.linspace(-0.6, 0.6, WIDTH), indexing="ij")
+    normal = np.stack((x, y, np.sqrt(1 - x * x - y * y)), -1)
+    return normal, 0.45 + 0.1 * np.cos(3 * x)
+
+
+def photograph(light: str, strength: float) -> np.ndarray:
+    normal, albedo = ball()
+    shading = np.maximum(normal @ light_direction(light).astype(float), 0) * strength * EXPOSURE
+    return np.rint(albedo * shading * 255).astype(np.uint8)
+
+
+def write_subject(root: Path, subject: str, suffix: str = ".pgm") -> Path:
+    """A folder as the release has it: 37 frontal lights, side lights and what is not a frame."""
+    folder = root / subject
+    folder.mkdir(parents=True)
+    for light in (*STRENGTH, *SIDE_LIGHTS):
+        pixels = photograph(light, STRENGTH.get(light, 0.8))
+        Image.fromarray(pixels).save(folder / f"{subject}_P00{light}{suffix}")
+    Image.fromarray(np.zeros((480, 640), np.uint8)).save(folder / f"{subject}_P00_Ambient.pgm")
+    (folder / f"{subject}_P00A+130E+20.pgm.bad").write_bytes(b"P5 not whole")
+    (folder / f"{subject}_P00.info").write_text("a list of files")
+    return folder
+
+
+def angle_deg(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.degrees(np.arccos(np.clip((first * second).sum(-1), -1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("light", "toward"),
+    [("A+000E+00", (0, 0, 1)), ("A+090E+00", (-1, 0, 0)), ("A+000E+90", (0, 1, 0))],
+)
+def test_azimuth_turns_to_the_images_left_and_elevation_up(light, toward):
+    np.testing.assert_allclose(light_direction(light), toward, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(light_direction("A-035E+40")), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".pgm", ".png"])
+def test_the_released_layout_becomes_portraits_with_all_labels(tmp_path, suffix):
+    for subject in ("yaleB12", "yaleB11"):
+        write_subject(tmp_path, subject, suffix)
+    portraits = list(yaleb(tmp_path))
+    assert [portrait.key for portrait in portraits] == ["yaleB11", "yaleB12"]
+    for portrait in portraits:
+        check(portrait)
+        assert portrait.subject == portrait.key
+        assert portrait.image.shape == (37, HEIGHT, WIDTH, 1)
+        assert sorted(portrait.light_name) == sorted(STRENGTH)
+        assert "1 marked .bad" in portrait.provenance.crop
+        assert {portrait.provenance.albedo, portrait.provenance.light} == {"real"}
+
+
+def test_images_are_kept_as_stored(tmp_path):
+    folder = write_subject(tmp_path, "yaleB11")
+    portrait = next(yaleb(tmp_path))
+    for pixels, light in zip(portrait.image, portrait.light_name, strict=True):
+        stored = np.asarray(Image.open(folder / f"yaleB11_P00{light}.pgm"))
+        np.testing.assert_array_equal(pixels[..., 0], stored)
+
+
+def test_the_labels_are_those_of_the_surface_that_was_photographed(tmp_path):
+    write_subject(tmp_path, "yaleB11")
+    portrait = next(yaleb(tmp_path))
+    normal, albedo = ball()
+    assert angle_deg(portrait.normal, normal).mean() < 0.5
+    np.testing.assert_allclose(portrait.albedo[..., 1], albedo, atol=0.01)
+    assert portrait.mask.mean() > 0.95
+
+
+def test_albedo_times_shading_under_the_stored_light_gives_the_image(tmp_path):
+    write_subject(tmp_path, "yaleB11")
+    portrait = next(yaleb(tmp_path))
+    normal = torch.from_numpy(portrait.normal).permute(2, 0, 1)
+    shading = shade(normal.expand(37, -1, -1, -1), torch.from_numpy(portrait.sh))
+    image = portrait.albedo * shading.permute(0, 2, 3, 1).numpy()
+    # At the horizon second-order harmonics are 3/32 of a lamp off the clamped cosine.
+    assert np.abs(image - portrait.linear_image()).mean() < 0.02
+    assert np.abs(image - portrait.linear_image()).max() < 3 / 32 * 1.14 * EXPOSURE * 0.57
+
+
+def test_all_lights_adds_the_side_lights_with_a_fitted_strength(tmp_path):
+    write_subject(tmp_path, "yaleB11")
+    portrait = next(yaleb(tmp_path, lights="all"))
+    assert sorted(portrait.light_name) == sorted((*STRENGTH, *SIDE_LIGHTS))
+    assert portrait.provenance.light == "pseudo"
+    power = dict(zip(portrait.light_name, portrait.sh[:, 0, 0], strict=True))
+    known = power["A+000E+00"] / STRENGTH["A+000E+00"]
+    for light in SIDE_LIGHTS:
+        assert power[light] / known == pytest.approx(0.8, abs=0.03)
+
+
+def test_black_and_misaligned_frames_are_left_out_and_counted(tmp_path):
+    subject, lights = "yaleB23", MISALIGNED["yaleB23"]
+    folder = write_subject(tmp_path, subject)
+    black = np.zeros((HEIGHT, WIDTH), np.uint8)
+    Image.fromarray(black).save(folder / f"{subject}_P00A+000E+00.pgm")
+    portrait = next(yaleb(tmp_path))
+    assert not {*lights, "A+000E+00"} & set(portrait.light_name)
+    assert portrait.num_lights == 37 - len(lights) - 1
+    assert f"1 black, 1 marked .bad, {len(lights)} misaligned" in portrait.provenance.crop
+
+
+def test_a_folder_without_subjects_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere: does not exist; a folder with yaleB11"):
+        yaleb(tmp_path / "nowhere")
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ValueError, match="the folder is empty"):
+        yaleb(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"no subject folders among its 1 \(a\)"):
+        yaleb(tmp_path)
+    (tmp_path / "yaleB11").mkdir()
+    with pytest.raises(ValueError, match="yaleB11: no photographs found"):
+        next(yaleb(tmp_path))
+    with pytest.raises(ValueError, match="lights is 'side'"):
+        yaleb(tmp_path, lights="side")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("yaleB11_P00A+000E+00.pgm", b"no picture at all", "not a picture"),
+        ("yaleB11_P00A+000E+00.pgm", b"P5\n42 48\n255\nshort", "cannot be read"),
+        ("yaleB12_P00A+000E+00.pgm", b"", "not a photograph of this set"),
+        ("yaleB11_P00A+001E+00.pgm", b"", "no strobe"),
+        ("holiday.png", b"", "not a photograph of this set"),
+    ],
+)
+def test_a_file_that_is_no_photograph_of_the_set_is_named(tmp_path, name, content, message):
+    file = write_subject(tmp_path, "yaleB11") / name
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        next(yaleb(tmp_path))
+    assert str(file) in str(caught.value)
+
+
+def test_photographs_of_another_size_colour_or_twice_are_refused(tmp_path):
+    folder = write_subject(tmp_path, "yaleB11")
+    file = folder / "yaleB11_P00A+010E+00.pgm"
+    kept = file.read_bytes()
+    Image.fromarray(np.full((20, 30), 99, np.uint8)).save(file)
+    with pytest.raises(ValueError, match=r"A\+010E\+00.pgm: is 30x20, .* is 42x48"):
+        next(yaleb(tmp_path))
+    Image.fromarray(np.full((HEIGHT, WIDTH, 3), 99, np.uint8)).save(file, format="PPM")
+    with pytest.raises(ValueError, match="3 channels of uint8; 8-bit gray needed"):
+        next(yaleb(tmp_path))
+    file.write_bytes(kept)
+    Image.fromarray(np.full((HEIGHT, WIDTH), 99, np.uint8)).save(file.with_suffix(".png"))
+    with pytest.raises(ValueError, match=r"light A\+010E\+00 is also in"):
+        next(yaleb(tmp_path))
+
+
+def test_fewer_than_four_usable_lights_are_refused(tmp_path):
+    folder = write_subject(tmp_path, "yaleB11")
+    for light in list(STRENGTH)[3:]:
+        (folder / f"yaleB11_P00{light}.pgm").unlink()
+    for lights in ("frontal", "all"):
+        with pytest.raises(ValueError, match="yaleB11: 3 usable frontal lights found"):
+            next(yaleb(tmp_path, lights=lights))
+
+
+def test_the_strobes_are_the_37_frontal_ones():
+    assert len(STRENGTH) == 37
+    assert all(is_frontal(light) for light in STRENGTH)
+    assert np.median(list(STRENGTH.values())) == pytest.approx(1, abs=0.01)
+    assert {light for lights in MISALIGNED.values() for light in lights} <= set(STRENGTH)
+
+
+def test_the_fixed_split_follows_its_rule_and_covers_the_subjects_once():
+    path = REPOSITORY / "configs" / "splits" / "yaleb.json"
+    subjects = [f"yaleB{number}" for number in range(11, 40) if number != 14]
+    split_of = file_split(path)
+    assert {subject: split_of(subject) for subject in subjects}["yaleB13"] == "train"
+    content = json.loads(path.read_text())
+    assert sorted(content["train"] + content["val"] + content["test"]) == subjects
+    others = sorted(
+        (subject for subject in subjects if subject != "yaleB13"),
+        key=lambda subject: hashlib.sha256(subject.encode()).hexdigest(),
+    )
+    assert sorted(others[:5]) == content["test"]
+    assert sorted(others[5:8]) == content["val"]
+
+
+@pytest.mark.skipif(
+    not PHOTOGRAPHS.is_dir(), reason="the Extended Yale B photographs are not beside the checkout"
+)
+def test_real_photographs_agree_with_the_surface_found_from_them(tmp_path):
+    for subject in ("yaleB24", "yaleB31"):
+        (tmp_path / subject).symlink_to(PHOTOGRAPHS / subject)
+    for portrait in yaleb(tmp_path):
+        image, mask = portrait.linear_image()[..., 0], portrait.mask
+        strength = np.array([STRENGTH[name] * EXPOSURE for name in portrait.light_name], np.float32)
+        surface = photometric_stereo(image.astype(np.float32), portrait.direction, strength)
+        error = residual(image.astype(np.float32), surface, portrait.direction, strength)
+        assert np.abs(error[:, mask]).mean() * 255 < 8
+
+        half = portrait.normal.shape[1] // 2
+        left, right = portrait.normal[:, :half][mask[:, :half]], portrait.normal[:, half:]
+        assert left[:, 0].mean() < -0.3
+        assert right[mask[:, half:]][:, 0].mean() > 0.3
+        assert 0.85 < mask.mean() <= 1
+
+        scaled = (surface.normal * surface.albedo[..., None])[mask]
+        found = [_light_of(pixels[mask], scaled) for pixels in image]
+        assert np.median(angle_deg(np.stack(found), portrait.direction)) < 3
+
+
+def _light_of(pixel: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+    """The light that explains the lit pixels of a surface best."""
+    lit = (pixel > 0.08) & (pixel < 0.98)
+    for _ in range(3):
+        light = np.linalg.lstsq(scaled[lit], pixel[lit], rcond=None)[0]
+        predicted = scaled @ light
+        lit = (predicted > 0.08) & (pixel < 0.98) & (np.abs(pixel - predicted) < 0.15)
+    return light / np.linalg.norm(light)
