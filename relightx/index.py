@@ -105,11 +105,14 @@ def read_index(path: str | Path) -> Index:
 def write_atomically(path: Path, data: bytes) -> Path:
     """Write a file so that it is there whole or not at all."""
     staged = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    with open(staged, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(staged, path)
+    try:
+        with open(staged, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)
     return path
 
 
@@ -123,6 +126,6 @@ def _shard(entry: dict[str, Any]) -> ShardEntry:
         )
         for group in entry["groups"]
     )
-    if Path(entry["name"]).name != entry["name"]:
+    if Path(entry["name"]).name != entry["name"] or entry["name"] in ("", ".."):
         raise ValueError(f"shard name {entry['name']!r} leads out of its directory")
     return ShardEntry(entry["name"], entry["bytes"], entry["sha256"], groups)

@@ -157,7 +157,7 @@ def decode(key: str, members: dict[str, bytes], lights: list[int] | None = None)
     outside = [index for index in chosen if not 0 <= index < len(meta.light_name)]
     if outside or not chosen:
         raise ValueError(
-            f"portrait {key!r} has {len(meta.light_name)} lights, asked are {lights or 'all'}"
+            f"portrait {key!r} has {len(meta.light_name)} lights, asked for are {chosen}"
         )
     size = meta.size
     image = np.stack([_picture(key, members, light_extension(i), size) for i in chosen])
