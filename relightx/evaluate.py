@@ -22,6 +22,7 @@ from relightx.checkpoint import load_model
 from relightx.data import evaluation_batches
 from relightx.index import read_index, write_atomically
 from relightx.metrics import METRICS, Summary, score, summarise
+from relightx.model import IntrinsicNet, ModelConfig
 
 Scorer = Callable[[Batch], dict[str, Tensor]]
 
@@ -45,9 +46,14 @@ def evaluate(
     model_path: str | Path,
     data: str | Path,
     baseline_data: str | Path | None = None,
+    untrained: bool = False,
     max_lights: int | None = None,
 ) -> Evaluation:
-    """Score a model on a split; with baseline_data (the training split) score the baselines too.
+    """Score a model on a split, and beside it what it has to beat.
+
+    baseline_data: the training split, for the mean face and the gain-matched copy of the input.
+    untrained: also score the same network with fresh weights.
+    max_lights: at most so many lights of each portrait, evenly spaced; all when None.
 
     Raises ValueError for what is no model or no split.
     """
@@ -59,6 +65,9 @@ def evaluate(
     scorers: dict[str, Scorer] = {
         "model": lambda batch: score(decompose(model, batch, device), batch)
     }
+    if untrained:
+        fresh = fresh_model(model.config).to(device)
+        scorers["untrained"] = lambda batch: score(decompose(fresh, batch, device), batch)
     if baseline_data is not None:
         training = evaluation_batches([read_index(baseline_data)], size, max_lights=1)
         mean_face = MeanFace.from_batches(batch for _, batch in training)
@@ -75,6 +84,13 @@ def evaluate(
         summaries={name: summarise_portraits(result) for name, result in results.items()},
         per_portrait=results,
     )
+
+
+def fresh_model(config: ModelConfig) -> IntrinsicNet:
+    """A network with the weights that training with seed 0 starts from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return IntrinsicNet(config).eval()
 
 
 def score_split(
@@ -116,16 +132,16 @@ def print_evaluation(evaluation: Evaluation) -> None:
     table = Table(
         title=f"{evaluation.data}: {evaluation.portraits} portraits at {evaluation.image_size} px"
     )
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     for name in evaluation.summaries:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("unit")
     for metric, about in METRICS.items():
         cells = [_cell(summary.get(metric)) for summary in evaluation.summaries.values()]
         if any(cells):
             arrow = "\N{UPWARDS ARROW}" if about.higher_is_better else "\N{DOWNWARDS ARROW}"
             table.add_row(f"{metric} {arrow}", *cells, about.unit)
-    Console(width=100).print(table)
+    Console(width=120).print(table)
 
 
 def _cell(summary: Summary | None) -> str:

@@ -1,0 +1,259 @@
+"""The `relightx` command: parsing only, each subcommand a thin shell around a function.
+
+Nothing heavy is imported before the subcommand is known, so that --help answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+PROG = "relightx"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand; 0 when it worked, 2 and a message for bad input, 1 for a failed run."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["train"]:  # its options are the config's, parsed by the program itself
+        from relightx.train import main as train
+
+        return train(arguments[1:], prog=f"{PROG} train")
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (ValueError, OSError) as error:
+        print(f"{PROG} {options.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{PROG} {options.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        allow_abbrev=False,
+        description="Train a model that decomposes a portrait into albedo, normals and light, and"
+        " relights it, from photographs of faces under several lights.",
+        epilog="Shards are built with relightx-shards; a cluster trains with"
+        " accelerate launch -m relightx.train.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_quickstart(commands)
+    _add(
+        commands,
+        "train",
+        _never,
+        "train on shards (as accelerate launch -m relightx.train does)",
+        "All options are keys of the config: see relightx train --help.",
+    )
+    _add_evaluate(commands)
+    _add_decompose(commands)
+    _add_relight(commands)
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    summary: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_quickstart(commands: argparse._SubParsersAction) -> None:
+    parser = _add(
+        commands,
+        "quickstart",
+        _quickstart,
+        "from nothing to a trained model and a report, in under ten minutes",
+        "Builds synthetic shards, trains a small model with accelerate launch, evaluates it on"
+        " people it has not seen, relights them and a photograph, and writes one report.html.",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/quickstart"),
+        metavar="DIR",
+        help="new directory for everything it makes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=5.0,
+        metavar="M",
+        help="minutes of training (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--heads",
+        type=int,
+        default=240,
+        metavar="N",
+        help="synthetic people (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--photo",
+        type=Path,
+        metavar="FILE",
+        help="a portrait of yours to decompose and relight (default: one that"
+        " comes with the program)",
+    )
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = _add(
+        commands,
+        "evaluate",
+        _evaluate,
+        "measure a model on a split of shards",
+        "Scores normals, albedo, light, reconstruction, relighting to every other light of the"
+        " group and consistency across lights, inside the mask; every portrait once.",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="finished run, or its model/ or best/ directory",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="split to score, a directory with index.json",
+    )
+    parser.add_argument(
+        "--baselines",
+        type=Path,
+        metavar="DIR",
+        help="training split: also score its mean face and a gain-matched copy of the input",
+    )
+    parser.add_argument(
+        "--untrained", action="store_true", help="also score the same network before training"
+    )
+    parser.add_argument(
+        "--lights",
+        type=int,
+        metavar="N",
+        help="at most so many lights of each portrait (default: all)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="also write the numbers, each portrait's too, as JSON",
+    )
+
+
+def _add_decompose(commands: argparse._SubParsersAction) -> None:
+    parser = _add(
+        commands,
+        "decompose",
+        _decompose,
+        "albedo, normals, shading and light of a photograph",
+        "Writes albedo.png, normal.png, shading.png, mask.png (sRGB where it is colour, normals as"
+        " (n + 1) / 2), sheet.png with all side by side, and light.json.",
+    )
+    _add_model_and_photo(parser)
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="new or empty directory"
+    )
+
+
+def _add_relight(commands: argparse._SubParsersAction) -> None:
+    parser = _add(
+        commands,
+        "relight",
+        _relight,
+        "a photograph under another light",
+        "Writes the photograph with its face under another light.",
+    )
+    _add_model_and_photo(parser)
+    parser.add_argument(
+        "--light",
+        required=True,
+        metavar="SPEC",
+        help="a JSON file of SH coefficients (9, 27 or 3 x 9 numbers, or an object"
+        " with 'sh', as decompose writes it), direction:AZ,EL[,AMBIENT] (degrees;"
+        " azimuth toward the picture's right, elevation up), an .hdr or .exr"
+        " environment map, or another photograph",
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help="picture to write (.png or .jpg)"
+    )
+
+
+def _add_model_and_photo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="finished run, or its model/ or best/ directory",
+    )
+    parser.add_argument("photo", type=Path, metavar="PHOTO", help="a portrait (sRGB)")
+
+
+def _never(_options: argparse.Namespace) -> int:
+    raise AssertionError("train is dispatched before parsing")
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+    from relightx.quickstart import quickstart
+
+    quickstart(out=options.out, minutes=options.minutes, heads=options.heads, photo=options.photo)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from relightx.evaluate import evaluate, print_evaluation, write_evaluation
+
+    evaluation = evaluate(
+        options.model,
+        options.data,
+        baseline_data=options.baselines,
+        untrained=options.untrained,
+        max_lights=options.lights,
+    )
+    print_evaluation(evaluation)
+    if options.out:
+        write_evaluation(evaluation, options.out)
+
+
+def _decompose(options: argparse.Namespace) -> None:
+    from relightx.pictures import refuse_used_directory, write_decomposition
+    from relightx.portrait import load
+
+    refuse_used_directory(options.out)
+    result = load(options.model).decompose(options.photo)
+    _warn_without_face(result.face_found, options.photo)
+    write_decomposition(result, options.out)
+
+
+def _relight(options: argparse.Namespace) -> None:
+    from relightx.light import Light
+    from relightx.pictures import check_picture_name, write_picture
+    from relightx.portrait import load
+
+    check_picture_name(options.out)
+    model = load(options.model)
+    light = Light.from_spec(options.light, model)
+    result = model.decompose(options.photo)
+    _warn_without_face(result.face_found, options.photo)
+    write_picture(result.relit(light), options.out)
+
+
+def _warn_without_face(found: bool, photo: Path) -> None:
+    if not found:
+        print(
+            f"{PROG}: warning: {photo}: no face found; the whole picture is taken for one",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
