@@ -1,0 +1,103 @@
+"""Imports point one way. A new module gets a place in LAYERS; an upward import has another cure."""
+
+import ast
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the ground up: a module of relightx imports only from rows above its own. `data` and `model`
+# are folders, whose own modules may import each other without a circle.
+LAYERS = (
+    ("color", "sh"),
+    ("batch", "sample", "index", "environment"),
+    ("picture", "data", "model", "losses", "metrics", "optim", "face", "light", "tracking"),
+    ("baselines", "checkpoint", "meter", "panels"),
+    ("config",),
+    ("evaluate", "portrait"),
+    ("train", "pictures"),
+    ("report",),
+    ("quickstart",),
+    ("cli",),
+    ("__main__",),
+)
+LAYER = {f"relightx.{name}": level for level, row in enumerate(LAYERS) for name in row}
+
+SHARDS_MAY_IMPORT = {"color", "sh", "sample", "index", "environment", "picture"}
+
+# Named for an annotation under TYPE_CHECKING, never loaded: a light is read off a photograph by a
+# model, and the model answers with a light.
+ONLY_NAMED = {("relightx.light", "relightx.portrait")}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {
+    module_name(file): file
+    for package in ("relightx", "shards")
+    for file in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def imported(module: str) -> set[str]:
+    """Our own modules that a module imports, wherever in its file."""
+    found = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import; say the whole name"
+            inner = {f"{node.module}.{name.name}" for name in node.names}
+            found |= (inner & FILES.keys()) or {node.module}
+    ours = {name for name in found if name.split(".")[0] in ("relightx", "shards")}
+    return {name for name in ours if (module, name) not in ONLY_NAMED}
+
+
+def part(module: str) -> str:
+    """The file or folder of relightx that has a layer."""
+    return ".".join(module.split(".")[:2])
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if m.startswith("relightx.")])
+def test_a_module_imports_only_from_lower_layers(module):
+    assert part(module) in LAYER, f"{module} has no place in LAYERS of {Path(__file__).name}"
+    below = {name for name in imported(module) if part(name) != part(module)}
+    upward = {
+        name
+        for name in below
+        if name.startswith("relightx") and LAYER.get(part(name), 99) >= LAYER[part(module)]
+    }
+    assert not upward
+    if module != "relightx.quickstart":
+        assert not any(name.startswith("shards") for name in below)
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if m.split(".")[0] == "shards"])
+def test_shards_stands_on_the_foundation_alone(module):
+    ours = {name for name in imported(module) if name.startswith("relightx")}
+    assert ours <= {f"relightx.{name}" for name in SHARDS_MAY_IMPORT}
+
+
+def test_no_import_goes_in_a_circle():
+    try:
+        TopologicalSorter({module: imported(module) for module in FILES}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("package", ["relightx", "shards"])
+def test_a_package_itself_loads_nothing_heavy(package):
+    """The command lines answer --help at once because of this."""
+    heavy = ("torch", "cv2", "accelerate", "webdataset", "torchmetrics")
+    program = f"import sys, {package}; sys.exit(','.join(n for n in {heavy} if n in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == ""
