@@ -21,8 +21,8 @@ from relightx.color import to_srgb8
 MIN_FACE_PX = 40
 """Chin to forehead, below which a photograph shows too little of a face to be worth a crop."""
 
-# Where the centre of a crop lies below the eyes, and its side, both in face units (`_unit`): as in
-# of the synthetic heads (60 measured: 0.11 and 4.07), so that models see what they were trained on.
+# How far below the eyes a crop's centre lies, and its side, in face units (`_unit`). The medians of
+# 60 synthetic heads are 0.11 and 4.07: so models see photographs as they saw their training.
 _CENTRE_BELOW_EYES = 0.1
 _CROP_SIDE = 4.0
 
@@ -125,7 +125,8 @@ def uncrop(
     placed = np.zeros((*shape, *values.shape[2:]), values.dtype)
     if right > left and bottom > top:
         window = inverse - np.array([[0, 0, left], [0, 0, top]])
-        part = _warp(values, window, (bottom - top, right - left), cv2.BORDER_CONSTANT)
+        part_shape = (int(bottom - top), int(right - left))
+        part = _warp(values, window, part_shape, cv2.BORDER_CONSTANT)
         placed[top:bottom, left:right] = part
     return placed
 
