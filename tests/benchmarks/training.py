@@ -1,0 +1,102 @@
+"""Images a second of a training step, forward, losses, backward and optimiser, without reading.
+
+    python tests/benchmarks/training.py [--preset sfsnet] [--size 128] [--images 8] [--steps 5]
+
+Prints float32 and bf16 autocast side by side, measured in turn in one run, and the rate in
+GFLOP/s (counted by torch for forward and backward) beside that of a large matrix product.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from relightx.batch import Batch, Truth
+from relightx.losses import LossWeights, total_loss
+from relightx.model import IntrinsicNet, ModelConfig
+from relightx.optim import OptimConfig, build_optimizer
+from relightx.train import choose_precision
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--preset", choices=["sfsnet", "unet"], default="sfsnet")
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--images", type=int, default=8, help="of a step, two lights a portrait")
+    parser.add_argument("--steps", type=int, default=5, help="counted steps of each precision")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = IntrinsicNet(ModelConfig(options.preset)).to(device)
+    optimizer = build_optimizer(network, OptimConfig())
+    batch = random_batch(options.images // 2, options.size, device)
+
+    def step(precision: str) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            pred = network(batch.image)
+        total, _ = total_loss(pred, batch, LossWeights())
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    with FlopCounterMode(display=False) as counter:
+        step("float32")
+    flops = counter.get_total_flops()
+    seconds = {"float32": [], "bf16": []}
+    for _ in range(options.steps + 1):  # in turn, so that a drifting machine hurts both alike
+        for precision, times in seconds.items():
+            times.append(timed(lambda chosen=precision: step(chosen), device))
+    print(
+        f"preset {options.preset}, {options.size} px, {options.images} images a step,"
+        f" {flops / options.images / 1e9:.1f} GFLOP an image, {device.type},"
+        f" {torch.get_num_threads()} threads; 'auto' chooses {choose_precision('auto')}"
+    )
+    for precision, times in seconds.items():
+        median = statistics.median(times[1:])
+        print(
+            f"{precision:8} {options.images / median:8.2f} images/s  {flops / median / 1e9:8.0f}"
+            f" GFLOP/s   matrix product {matrix_rate(precision, device):8.0f} GFLOP/s"
+        )
+
+
+def random_batch(portraits: int, size: int, device: torch.device) -> Batch:
+    """Two lights of each portrait, all labels, everything inside the mask."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.nn.functional.normalize(torch.randn(portraits, 3, size, size), dim=1)
+    have = torch.ones(portraits, dtype=torch.bool)
+    truth = Truth(
+        torch.rand(portraits, 3, size, size, generator=generator),
+        normal,
+        torch.rand(portraits, 2, 3, 9, generator=generator),
+        have,
+        have,
+        have,
+    )
+    image = torch.rand(portraits, 2, 3, size, size, generator=generator)
+    mask = torch.ones(portraits, 1, size, size, dtype=torch.bool)
+    batch = Batch(image, mask, have, truth)
+    on_device = [value.to(device) for value in (image, mask, have)]
+    return Batch(*on_device, Truth(*(value.to(device) for value in batch.truth)))
+
+
+def matrix_rate(precision: str, device: torch.device, size: int = 2048) -> float:
+    """GFLOP/s of a square matrix product, the best of five."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left = torch.rand(size, size, device=device).to(dtype)
+    best = min(timed(lambda: left @ left, device) for _ in range(5))
+    return 2 * size**3 / best / 1e9
+
+
+def timed(run, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
