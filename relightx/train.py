@@ -129,6 +129,8 @@ def choose_precision(precision: str) -> str:
 def _accelerator(config: Config) -> Accelerator:
     precision = choose_precision(config.run.precision)
     accelerator = Accelerator(
+        # Unasked, Accelerate lets each process of a GPU-less launch believe that it is alone.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if precision == "bf16" else "no",
         step_scheduler_with_optimizer=False,
         gradient_accumulation_plugin=GradientAccumulationPlugin(
@@ -139,8 +141,7 @@ def _accelerator(config: Config) -> Accelerator:
     if accelerator.num_processes != expected:
         raise ValueError(
             f"{expected} processes were launched, this one sees {accelerator.num_processes}: each"
-            " would train alone. On CPUs use configs/accelerate/ddp_cpu.yaml with"
-            " ACCELERATE_USE_CPU=true"
+            " would train alone. Use a file of configs/accelerate/"
         )
     if accelerator.device.type == "cpu":
         # The launcher exports OMP_NUM_THREADS=1, which would leave all cores but one idle.
