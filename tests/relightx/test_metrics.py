@@ -210,6 +210,15 @@ def test_light_error_weighs_coefficients_by_the_shading_they_make(perfect, batch
     ).all()
 
 
+@pytest.mark.parametrize(("depth", "low", "high"), [(-1.0, 0.0, 0.05), (1.0, 0.1, 1.0)])
+def test_light_error_is_taken_over_the_normals_that_a_camera_sees(perfect, batch, depth, low, high):
+    even = ambient_light(1.0).expand(2, 3, 3, 9).clone()
+    lamp = 0.5 * directional_light(torch.tensor([0.0, 0.0, depth]))
+    lit = batch._replace(truth=batch.truth._replace(sh=even))
+    error = score(perfect._replace(sh=even + lamp), lit)["light_sh_error"]
+    assert (low < error).all() and (error < high).all()
+
+
 def test_picture_errors_have_their_known_values_for_a_constant_offset(make_batch):
     batch = make_batch(lights=2)
     encoded = 0.5 + torch.zeros_like(batch.image)
