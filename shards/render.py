@@ -79,33 +79,28 @@ def rasterise(
 
     screen: from `project`. Triangles are front-facing when counter-clockwise as seen.
     """
-    first, second, third = (screen[triangles[:, k]] for k in range(3))
-    edge_b, edge_c = second - first, third - first
-    area = edge_b[:, 1] * edge_c[:, 0] - edge_b[:, 0] * edge_c[:, 1]
-    lowest = np.minimum(np.minimum(first, second), third)
-    highest = np.maximum(np.maximum(first, second), third)
-    # Pixel centres within the bounding box: ceil(low - 0.5) .. floor(high - 0.5).
-    left = np.maximum(np.ceil(lowest[:, 0] - 0.5), 0).astype(np.int64)
-    top = np.maximum(np.ceil(lowest[:, 1] - 0.5), 0).astype(np.int64)
-    columns = np.minimum(np.floor(highest[:, 0] - 0.5), width - 1).astype(np.int64) - left + 1
-    rows = np.minimum(np.floor(highest[:, 1] - 0.5), height - 1).astype(np.int64) - top + 1
+    column_of, row_of = (
+        np.ascontiguousarray(screen[:, k])[triangles.T].astype(np.float64) for k in range(2)
+    )
+    edge_b, edge_c = ((column_of[k] - column_of[0], row_of[k] - row_of[0]) for k in (1, 2))
+    area = edge_b[1] * edge_c[0] - edge_b[0] * edge_c[1]
+    left, columns = _span(column_of, width)
+    top, rows = _span(row_of, height)
     kept = np.flatnonzero((area > 1e-9) & (columns > 0) & (rows > 0))
+    left, columns, top, rows = left[kept], columns[kept], top[kept], rows[kept]
 
-    count = (columns * rows)[kept]
-    owner = np.repeat(np.arange(len(kept)), count)
-    offset = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-    row, column = np.divmod(offset, columns[kept][owner])
-    row += top[kept][owner]
-    column += left[kept][owner]
+    count = columns * rows
+    owner = np.repeat(np.arange(len(kept), dtype=np.int32), count)
+    offset = np.arange(len(owner), dtype=np.int32) - np.repeat(np.cumsum(count) - count, count)
+    row, column = np.divmod(offset.astype(np.int32), columns.astype(np.int32)[owner])
 
-    # Barycentric weights are affine in the pixel: weight = slope . (pixel - first corner).
+    # Barycentric weights are affine in the pixel: at the first one, and a step right or down.
     scale = 1 / area[kept]
-    slope_b = np.stack((-edge_c[kept, 1], edge_c[kept, 0])) * scale
-    slope_c = np.stack((edge_b[kept, 1], -edge_b[kept, 0])) * scale
-    dx = column + 0.5 - first[kept, 0][owner]
-    dy = row + 0.5 - first[kept, 1][owner]
-    weight_b = slope_b[0][owner] * dx + slope_b[1][owner] * dy
-    weight_c = slope_c[0][owner] * dx + slope_c[1][owner] * dy
+    x, y = left + 0.5 - column_of[0, kept], top + 0.5 - row_of[0, kept]
+    right_b, down_b = -edge_c[1][kept] * scale, edge_c[0][kept] * scale
+    right_c, down_c = edge_b[1][kept] * scale, -edge_b[0][kept] * scale
+    weight_b = (right_b * x + down_b * y)[owner] + right_b[owner] * column + down_b[owner] * row
+    weight_c = (right_c * x + down_c * y)[owner] + right_c[owner] * column + down_c[owner] * row
     inside = np.flatnonzero(
         (weight_b >= _SEAM) & (weight_c >= _SEAM) & (weight_b + weight_c <= 1 - _SEAM)
     )
@@ -116,7 +111,7 @@ def rasterise(
     triangle = kept[owner]
     weight *= screen[:, 2][triangles[triangle]]  # perspective: weights of value / depth
     nearness = weight.sum(axis=1)
-    pixel = row[inside] * width + column[inside]
+    pixel = (row[inside] + top[owner]) * width + column[inside] + left[owner]
     # Far to near, so that the nearest is written last; NumPy keeps the last of equal indices.
     order = np.argsort(nearness, kind="stable")
     nearest = np.full(height * width, -1)
@@ -124,6 +119,17 @@ def rasterise(
     seen = nearest[nearest >= 0]
     unit = (weight[seen] / nearness[seen, None]).astype(np.float32)
     return Fragments(pixel[seen], triangle[seen], unit)
+
+
+def _span(
+    corners: Float[np.ndarray, "3 triangles"], end: int
+) -> tuple[Integer[np.ndarray, "triangles"], Integer[np.ndarray, "triangles"]]:
+    """First pixel, and number of pixels, whose centres lie between the corners and in 0 .. end."""
+    low = np.minimum(np.minimum(corners[0], corners[1]), corners[2])
+    high = np.maximum(np.maximum(corners[0], corners[1]), corners[2])
+    first = np.maximum(np.ceil(low - 0.5), 0).astype(np.int64)
+    last = np.minimum(np.floor(high - 0.5), end - 1).astype(np.int64)
+    return first, last - first + 1
 
 
 def view_directions(

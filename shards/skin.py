@@ -77,10 +77,13 @@ def random_appearance(rng: np.random.Generator, person: Person) -> Appearance:
         blood=blood,
         flush=float(rng.uniform(0.5, 1.5)),
         mottle=float(rng.uniform(0.4, 1.4)),
-        freckles=float(rng.uniform(0.15, 0.6)) if rng.random() < 0.3 * fair else 0.0,
+        freckles=float(rng.uniform(0.1, 0.5)) if rng.random() < 0.25 * fair else 0.0,
         lips=float(rng.uniform(0.3, 0.75)),
-        lipstick=float(rng.uniform(0.3, 0.85)) if painted else 0.0,
-        lip_colour=_tuple(rng.uniform((0.2, 0.015, 0.02), (0.55, 0.12, 0.14))),
+        lipstick=float(rng.uniform(0.3, 0.8)) if painted else 0.0,
+        # Paint far brighter than the skin would glow.
+        lip_colour=_tuple(
+            rng.uniform((0.2, 0.02, 0.02), (0.55, 0.12, 0.13)) * (0.4 + 0.6 * person.lightness / 80)
+        ),
         brow_density=float(rng.uniform(0.45, 0.95)),
         brow_thickness=float(rng.uniform(0.7, 1.15) * (0.85 if woman else 1.2)),
         brow_rise=float(rng.normal(0, 0.02)),
@@ -147,7 +150,7 @@ def eye_albedo(
     direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-6)
     away = np.sqrt(np.maximum(1 - (direction @ gaze) ** 2, 0))
     away = np.where(direction @ gaze > 0, away, 1)  # sine of the angle from the gaze
-    sclera = np.array([0.66, 0.6, 0.56])
+    sclera = np.array([0.55, 0.495, 0.46])
     # The corners are pink, and the upper lid keeps the ball in its shade.
     side = np.clip(np.abs(direction[:, :1]) * 1.3 - 0.2, 0, 1)
     albedo = sclera * (1 - side * np.array([0.12, 0.3, 0.3]))
@@ -214,7 +217,7 @@ def _brows(template: np.ndarray, place: np.ndarray, appearance: Appearance) -> n
     x, y = np.abs(template[:, 0]), template[:, 1]
     # A parabola to the arch at x = 0.4, falling faster beyond it.
     from_arch = x - 0.4
-    middle = 7.53 - np.where(from_arch < 0, 0.55, 1.9) * from_arch**2
+    middle = 7.53 - np.where(from_arch < 0, 0.35, 1.9) * from_arch**2
     half = np.interp(x, (0.1, 0.17, 0.38, 0.6), (0.034, 0.043, 0.034, 0.01))
     half = half * appearance.brow_thickness
     ends = _rise(x, 0.08, 0.19) * (1 - _rise(x, 0.52, 0.6)) * (template[:, 2] > 0.8)
