@@ -96,7 +96,10 @@ def random_person(rng: np.random.Generator) -> Person:
 def head_vertices(person: Person) -> Float[np.ndarray, "vertices 3"]:
     """The person's mesh in MakeHuman's decimetres, vertices as in `makehuman.head_mesh`."""
     mesh, deformations = makehuman.head_mesh(), head_targets()
-    moved = deformations.weights(person.features) @ deformations.offsets
+    weights = deformations.weights(person.features)
+    used = np.flatnonzero(weights)
+    # Not @: BLAS rounds differently with another number of threads.
+    moved = np.einsum("t,tv->v", weights[used], deformations.offsets[used])
     return mesh.vertices + moved.reshape(-1, 3)
 
 

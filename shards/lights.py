@@ -45,10 +45,10 @@ def exposed(
     lights = torch.from_numpy(np.ascontiguousarray(sh, np.float32))
     image = _image(lights, albedo, normal)
     weight = np.array(LUMINANCE, np.float32)
-    reflectance = float((albedo @ weight).mean())
+    reflectance = float(np.einsum("nk,k->n", albedo, weight).mean())
     jitter = np.exp(rng.normal(0, 0.2, len(sh)))
     wanted = np.clip(0.27 * (reflectance / 0.22) ** 0.45 * jitter, *EXPOSURE)
-    gain = wanted / np.maximum((image @ weight).mean(axis=1), 1e-6)
+    gain = wanted / np.maximum(np.einsum("lnk,k->ln", image, weight).mean(axis=1), 1e-6)
     bright = np.quantile(image.max(axis=2), 0.99, axis=1)
     gain = np.minimum(gain, _BRIGHTEST / np.maximum(bright, 1e-6)).astype(np.float32)
     scaled = lights * torch.from_numpy(gain)[:, None, None]

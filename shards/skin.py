@@ -148,8 +148,9 @@ def eye_albedo(
     left = template[:, :1] > 0
     direction = template - np.where(left, EYE_CENTRE, EYE_CENTRE * np.array([-1, 1, 1]))
     direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-6)
-    away = np.sqrt(np.maximum(1 - (direction @ gaze) ** 2, 0))
-    away = np.where(direction @ gaze > 0, away, 1)  # sine of the angle from the gaze
+    along = np.einsum("nk,k->n", direction, gaze)
+    away = np.sqrt(np.maximum(1 - along**2, 0))
+    away = np.where(along > 0, away, 1)  # sine of the angle from the gaze
     sclera = np.array([0.55, 0.495, 0.46])
     # The corners are pink, and the upper lid keeps the ball in its shade.
     side = np.clip(np.abs(direction[:, :1]) * 1.3 - 0.2, 0, 1)

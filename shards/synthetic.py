@@ -196,14 +196,14 @@ def _render(
         centre=_jittered_centre(rng, size * _SAMPLES),
     )
     side = size * _SAMPLES
-    placed = (refined - middle) @ turn.T
+    placed = _turned(refined - middle, turn)
     seen = rasterise(project(placed, camera), surface.triangles, side, side)
     known = np.concatenate((normals, surface.template, surface.weights), axis=1)
     at = seen.interpolate(known.astype(np.float32), surface.triangles)
     gaze = turn.T @ np.array([0, 0, 1.0]) + rng.normal(0, 0.1, 3) * (1, 0.5, 0)
     gaze *= (0.5, 0.5, 1)  # less than all the way: the eyes also follow the head
     albedo, bump = _shade_free(at, seen.triangle >= surface.first_eye, gaze, appearance)
-    normal = (at[:, :3] + bump) @ turn.T
+    normal = _turned(at[:, :3] + bump, turn)
     mean, mask = average_samples(
         np.concatenate((albedo, normal), axis=1), seen.pixel, size, _SAMPLES
     )
@@ -238,6 +238,13 @@ def _shade_free(
     bump[on_skin, 2] = relief * around[:, 1]
     bump[on_skin, 1] = hair * curl * 0.2 * field(place, "fine", appearance.hair.offset + 6)
     return albedo, bump
+
+
+def _turned(
+    vectors: Float[np.ndarray, "num 3"], turn: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "num 3"]:
+    # Not @: BLAS rounds differently with another number of threads.
+    return np.einsum("nk,jk->nj", vectors, turn)
 
 
 def _facing(
