@@ -135,13 +135,13 @@ def print_evaluation(evaluation: Evaluation) -> None:
     table.add_column("metric", no_wrap=True)
     for name in evaluation.summaries:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("unit")
+    table.add_column("unit", no_wrap=True)
     for metric, about in METRICS.items():
         cells = [_cell(summary.get(metric)) for summary in evaluation.summaries.values()]
         if any(cells):
             arrow = "\N{UPWARDS ARROW}" if about.higher_is_better else "\N{DOWNWARDS ARROW}"
             table.add_row(f"{metric} {arrow}", *cells, about.unit)
-    Console(width=120).print(table)
+    Console(width=132).print(table)
 
 
 def _cell(summary: Summary | None) -> str:
