@@ -4,7 +4,6 @@ import functools
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Float
 
