@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from shards.parallel import one_thread
 from shards.progress import progress_of
-from shards.sources import SOURCES, Source
-from shards.splits import FRACTIONS, Assign, file_split, hash_split, parse_fractions
+from shards.read import find_splits
+from shards.sources import SOURCES, Source, at_least_one
+from shards.splits import FRACTIONS, SPLITS, Assign, file_split, hash_split, parse_fractions
+from shards.staging import refuse_taken, unfinished
 
 PROG = "relightx-shards"
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -110,9 +113,9 @@ def _add_verify(commands: "argparse._SubParsersAction") -> None:
     text = "re-read a data set and report every fault (exit code 1)"
     parser = commands.add_parser("verify", help=text, description=text, allow_abbrev=False)
     parser.add_argument("directory", type=Path, metavar="DIR", help="a data set or one split")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument("--workers", type=at_least_one, default=1, help="processes (default: 1)")
     parser.add_argument(
-        "--max-faults", type=int, default=50, help="faults that are printed (default: 50)"
+        "--max-faults", type=at_least_one, default=50, help="faults that are printed (default: 50)"
     )
     parser.set_defaults(run=run_verify)
 
@@ -130,22 +133,23 @@ def _add_preview(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="a data set or one split")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
     parser.add_argument("--split", help="of a data set (default: its first)")
-    parser.add_argument("--portraits", type=int, default=6, help="rows (default: 6)")
-    parser.add_argument("--lights", type=int, default=3, help="lights per row (default: 3)")
-    parser.add_argument("--tile", type=int, default=144, help="picture side in px (default: 144)")
+    parser.add_argument("--portraits", type=at_least_one, default=6, help="rows (default: 6)")
+    parser.add_argument("--lights", type=at_least_one, default=3, help="per row (default: 3)")
+    parser.add_argument("--tile", type=at_least_one, default=144, help="side in px (default: 144)")
     parser.set_defaults(run=run_preview)
 
 
 def run_build(args: argparse.Namespace) -> int:
     """Build a data set and print what it holds."""
     assign = _assign(args)
-    from shards.listing import totals_table  # heavy, as the next
-    from shards.write import refuse_taken, unfinished, write_dataset
-
+    one_thread()  # with several workers each has one: the bytes must not depend on the number
     refuse_taken(args.out.resolve(), args.overwrite)
     for left in unfinished(args.out.resolve()):
         text = f"{left}: another build is under way, or one was killed; in that case delete this"
         print(f"{PROG}: note: {text}", file=sys.stderr)
+    from shards.listing import totals_table  # heavy, as the next
+    from shards.write import write_dataset
+
     stream = SOURCES[args.source].open(args)
     with closing(stream.packed) as packed, progress_of("built", stream.total) as progress:
         totals = write_dataset(
@@ -153,11 +157,15 @@ def run_build(args: argparse.Namespace) -> int:
         )
     print(f"{args.out}: written")
     print(totals_table(totals))
+    empty = [name for name in SPLITS if name not in totals]
+    if empty:
+        print(f"{PROG}: note: no subject fell to {' or '.join(empty)}", file=sys.stderr)
     return 0
 
 
 def run_verify(args: argparse.Namespace) -> int:
     """Print the faults of a data set; 1 when there are any."""
+    find_splits(args.directory)  # refuses other directories before the wait for heavy libraries
     from shards.verify import verify  # heavy
 
     with progress_of("checked", None) as progress:
@@ -177,6 +185,7 @@ def run_verify(args: argparse.Namespace) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print the table of a data set."""
+    find_splits(args.directory)
     from shards.listing import describe  # heavy
 
     print(describe(args.directory))
@@ -185,6 +194,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_preview(args: argparse.Namespace) -> int:
     """Write a contact sheet."""
+    find_splits(args.directory)
     from shards.preview import preview  # heavy
 
     file = preview(args.directory, args.out, args.split, args.portraits, args.lights, args.tile)

@@ -28,8 +28,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from relightx.color import from_integer
-from relightx.sample import Portrait, Provenance
 from relightx.picture import read_picture
+from relightx.sample import Portrait, Provenance
 
 GROUP_FILE = "group.json"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

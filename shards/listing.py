@@ -12,6 +12,9 @@ from shards.write import Totals
 MAX_READ = 200
 """Portraits of a split that are opened for their labels and licence."""
 
+MAX_SHOWN = 3
+"""Different values of one property that are named."""
+
 
 def totals_table(totals: dict[str, Totals]) -> str:
     """A line for each split."""
@@ -80,12 +83,15 @@ def _picture_kind(portrait: Portrait) -> str:
 
 
 def _counted(values: Iterable[str]) -> str:
-    """The value when all agree, else each with its count."""
+    """The value when all agree, else the commonest with their counts."""
     counts = Counter(values)
     if len(counts) == 1:
         return next(iter(counts))
-    shown = [f"{value} ({count})" for value, count in counts.most_common(4)]
-    return ", ".join(shown) + (f" and {len(counts) - 4} more" if len(counts) > 4 else "")
+    shown = [f"{value} ({count})" for value, count in counts.most_common(MAX_SHOWN)]
+    if len(counts) > MAX_SHOWN:
+        shown.append(f"and {len(counts) - MAX_SHOWN} more")
+    separator = "\n" + " " * 13 if any(len(value) > 20 for value in counts) else ", "
+    return separator.join(shown)
 
 
 def _size(size: int) -> str:

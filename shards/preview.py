@@ -21,6 +21,7 @@ from shards.read import find_splits, read_members, read_splits
 
 PAPER, INK, FAINT, EMPTY = (250, 250, 248), (34, 34, 38), (128, 128, 134), (236, 236, 233)
 GAP_PX, GROUP_GAP_PX, MARGIN_PX, TEXT_PX = 6, 18, 24, 13
+HEAD_PX, CAPTION_PX = MARGIN_PX + 62, TEXT_PX + 10
 MAX_SHEET_PX = 20000
 
 
@@ -60,7 +61,7 @@ def preview(
     entries = _spread(index.groups, portraits)
     shard_of = {group.key: shard.name for shard in index.shards for group in shard.groups}
     columns = min(lights, max(entry.lights for entry in entries))
-    _check_size((columns + 6) * (tile_px + GROUP_GAP_PX), len(entries) * (tile_px + 40))
+    _check_size((columns + 6) * (tile_px + GROUP_GAP_PX), len(entries) * (tile_px + CAPTION_PX))
     rows = [_row(_read(place / shard_of[e.key], e, lights), columns) for e in entries]
     title = f"{directory.resolve().name}, split {index.split}"
     count = f"{len(entries)} of {len(index.groups)} portraits, {len(index.subjects)} subjects"
@@ -82,17 +83,16 @@ def draw_sheet(
     left = [MARGIN_PX + label_px]
     for cell in rows[0][1:]:
         left.append(left[-1] + tile_px + (GROUP_GAP_PX if cell.starts_group else GAP_PX))
-    pitch = tile_px + TEXT_PX + 10
-    head = MARGIN_PX + 62
+    pitch = tile_px + CAPTION_PX
     width = max(left[-1] + tile_px, MARGIN_PX + int(large.getlength(title))) + MARGIN_PX
-    sheet = Image.new("RGB", (width, head + pitch * len(rows) + MARGIN_PX - 8), PAPER)
+    sheet = Image.new("RGB", (width, HEAD_PX + pitch * len(rows) + MARGIN_PX - 8), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN_PX, MARGIN_PX - 8), title, INK, large)
     draw.text((MARGIN_PX, MARGIN_PX + 18), note, FAINT, font)
     for x, cell in zip(left, rows[0], strict=True):
-        draw.text((x, head - 20), _fit(cell.heading, font, tile_px), INK, font)
+        draw.text((x, HEAD_PX - 20), _fit(cell.heading, font, tile_px), INK, font)
     for number, (row, (key, subject)) in enumerate(zip(rows, names, strict=True)):
-        y = head + number * pitch
+        y = HEAD_PX + number * pitch
         draw.text((MARGIN_PX, y), _fit(key, font, label_px - 8), INK, font)
         if subject != key:
             draw.text((MARGIN_PX, y + 18), _fit(subject, font, label_px - 8), FAINT, font)
@@ -135,13 +135,12 @@ def _row(portrait: Portrait, columns: int) -> list[Cell]:
     normal = None if portrait.normal is None else (portrait.normal + 1) / 2
     mask = None if portrait.mask is None else np.repeat(portrait.mask[..., None], 3, -1)
     relit = None if shading is None or portrait.albedo is None else portrait.albedo * shading
-    gray = None if shading is None else np.maximum(shading, 0)
     return [
         *cells,
         Cell("albedo", has.albedo, _show(portrait.albedo, inside), True),
         Cell("normal", has.normal, _coded(normal, inside)),
         Cell("mask", "" if mask is None else f"{inside.mean():.0%}", _coded(mask, None)),
-        Cell("shading 1", _peak(gray, inside), _show(gray, inside), True),
+        Cell("shading 1", *_shading_cell(shading, inside), True),
         Cell("albedo x shading 1", _difference(relit, linear[0], inside), _show(relit, inside)),
         Cell("light 1 again", first, _show(linear[0], inside)),
     ]
@@ -180,8 +179,14 @@ def _coded(
     )
 
 
-def _peak(shading: np.ndarray | None, inside: Bool[np.ndarray, "height width"]) -> str:
-    return "" if shading is None else f"max {shading[inside].max():.2f}"
+def _shading_cell(
+    shading: Float[np.ndarray, "height width 3"] | None, inside: Bool[np.ndarray, "height width"]
+) -> tuple[str, UInt8[np.ndarray, "height width 3"] | None]:
+    """Caption and picture; shading may pass 1, so its brightest is shown as white."""
+    if shading is None:
+        return "", None
+    white = max(float(np.percentile(shading[inside], 99.5)), 1e-6)
+    return f"white is {white:.2f}", _show(shading / white, inside)
 
 
 def _difference(
@@ -200,7 +205,7 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

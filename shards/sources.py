@@ -4,8 +4,8 @@ A source is a module with one generator of portraits, sorted by key. To add one,
 a line to SOURCES. Nothing heavy is imported before a source is opened.
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ a group are one pose and expression under different lights and have one size. Op
 class Stream(NamedTuple):
     """Portraits ready for the shards (shards.write.Packed), and how many, where that is known."""
 
-    packed: Iterator[Any]
+    packed: Generator[Any, None, None]
     total: int | None
 
 
@@ -43,14 +43,27 @@ class Source(NamedTuple):
     """What the files it reads look like, shown under its --help."""
 
 
+def at_least_one(text: str) -> int:
+    """A whole number of one or more, for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if number < 1:
+        raise ArgumentTypeError(f"{number} given, at least 1 needed")
+    return number
+
+
 def _synthetic_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--heads", type=int, required=True, help="number of heads, one subject each"
+        "--heads", type=at_least_one, required=True, help="number of heads, one subject each"
     )
-    parser.add_argument("--lights", type=int, default=8, help="lights per head (default: 8)")
-    parser.add_argument("--size", type=int, default=128, help="side in pixels (default: 128)")
+    parser.add_argument("--lights", type=at_least_one, default=8, help="per head (default: 8)")
+    parser.add_argument("--size", type=at_least_one, default=128, help="side in px (default: 128)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    parser.add_argument("--environments", type=Path, help="folder of .hdr maps to light heads with")
+    parser.add_argument(
+        "--environments", type=Path, help="folder of .hdr or .exr maps, instead of those shipped"
+    )
     _workers_flag(parser)
 
 
@@ -80,7 +93,7 @@ def _folder_flags(parser: ArgumentParser) -> None:
 
 def _workers_flag(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--workers", type=int, default=1, help="processes; the bytes do not depend on it"
+        "--workers", type=at_least_one, default=1, help="processes; the bytes do not depend on it"
     )
 
 
@@ -99,14 +112,30 @@ def _pack_group(group: Any) -> Any:
 
 
 def _open_yaleb(args: Namespace) -> Stream:
-    from shards.write import pack
+    from shards.write import pack  # heavy, as the next
     from shards.yaleb import yaleb
 
-    return Stream(map(pack, yaleb(args.root, lights=args.lights)), None)
+    return Stream((pack(portrait) for portrait in yaleb(args.root, lights=args.lights)), None)
 
 
 def _open_synthetic(args: Namespace) -> Stream:
-    raise ValueError("TODO")
+    from shards.synthetic import synthetic_jobs  # heavy
+
+    jobs = synthetic_jobs(
+        heads=args.heads,
+        lights=args.lights,
+        size=args.size,
+        seed=args.seed,
+        environments=args.environments,
+    )
+    return Stream(ordered_map(_pack_head, jobs, args.workers), len(jobs))
+
+
+def _pack_head(job: Any) -> Any:
+    from shards.synthetic import render_head
+    from shards.write import pack
+
+    return pack(render_head(job))
 
 
 SOURCES: dict[str, Source] = {

@@ -1,25 +1,21 @@
 """Portraits in, tar shards and their indexes out.
 
 Shards are plain tar files with no time, owner or mode of their own, so the same portraits give
-the same bytes. A group lies in one shard. Everything is built under a hidden name beside its
-destination and renamed when whole: an interrupted build leaves nothing that could be taken for a
-data set.
+the same bytes. A group lies in one shard. What is half-written has another name (shards.staging).
 """
 
-import errno
 import hashlib
 import os
-import secrets
-import shutil
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from relightx.index import NAME, GroupEntry, ShardEntry, write_index
+from relightx.index import GroupEntry, ShardEntry, write_index
 from relightx.sample import Portrait, encode
 from shards.splits import SPLITS, Assign
+from shards.staging import staged
 
 SHARD_BYTES = 256 * 2**20
 _BLOCK = tarfile.BLOCKSIZE
@@ -60,7 +56,7 @@ def write_split(
     The directory appears when it is whole. Raises ValueError when it exists and is not empty, for
     keys that occur twice and when there are no portraits.
     """
-    with _staged(directory, overwrite=False) as staging, ExitStack() as files:
+    with staged(directory, overwrite=False) as staging, ExitStack() as files:
         writer = _SplitWriter(staging, split, shard_bytes, files)
         _write_all(portraits, lambda _: writer, None)
         return writer.finish()
@@ -82,7 +78,7 @@ def write_dataset(
     Raises ValueError when `out` exists and is not empty, for keys that occur twice and when there
     are no portraits; OSError naming the file when the disk is full. Either way `out` is untouched.
     """
-    with _staged(out, overwrite) as staging, ExitStack() as files:
+    with staged(out, overwrite) as staging, ExitStack() as files:
         writers: dict[str, _SplitWriter] = {}
 
         def writer_of(subject: str) -> "_SplitWriter":
@@ -96,26 +92,6 @@ def write_dataset(
 
         _write_all(portraits, writer_of, progress)
         return {split: writers[split].finish() for split in SPLITS if split in writers}
-
-
-def unfinished(out: Path) -> list[Path]:
-    """What builds of `out` that run, or were killed, have beside it."""
-    if not out.parent.is_dir():
-        return []
-    return [path for path in out.parent.iterdir() if path.name.startswith(_partial_prefix(out))]
-
-
-def looks_like_dataset(directory: Path) -> str | None:
-    """None when a directory holds a data set or split and nothing else, otherwise what it has."""
-    entries = sorted(directory.iterdir())
-    if not any(directory.glob(NAME)) and not any(directory.glob(f"*/{NAME}")):
-        return f"no {NAME}"
-    for entry in entries:
-        inside = sorted(entry.iterdir()) if entry.is_dir() and entry.name in SPLITS else [entry]
-        for file in inside:
-            if file.name != NAME and not (file.suffix == ".tar" and file.stem[:6] == "shard-"):
-                return str(file.relative_to(directory))
-    return None
 
 
 class _SplitWriter:
@@ -217,68 +193,6 @@ def _write_all(
             progress(len(keys))
     if not keys:
         raise ValueError("the source gave no portraits; nothing was written")
-
-
-@contextmanager
-def _staged(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A hidden directory beside `out` that becomes `out` at the end, or vanishes on any error."""
-    out = out.resolve()
-    refuse_taken(out, overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = out.with_name(f"{_partial_prefix(out)}{os.getpid()}-{secrets.token_hex(4)}")
-    staging.mkdir()
-    try:
-        yield staging
-        _publish(staging, out, overwrite)
-    except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise OSError(
-            f"{out}: {os.strerror(error.errno)}: the data set did not fit and nothing of it was"
-            " kept; free some space or choose another directory"
-        ) from error
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-
-
-def refuse_taken(out: Path, overwrite: bool) -> None:
-    """ValueError when a data set may not be written to `out`."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: is not a directory; choose another")
-    if not out.is_dir():
-        return
-    if os.path.ismount(out):
-        raise ValueError(f"{out}: is a mount point, which cannot be renamed to; name one inside it")
-    if not any(out.iterdir()):
-        return
-    if not overwrite:
-        raise ValueError(f"{out}: already exists and is not empty; choose another or overwrite it")
-    foreign = looks_like_dataset(out)
-    if foreign:
-        raise ValueError(
-            f"{out}: will not be overwritten: it is not only a data set of relightx-shards"
-            f" (found {foreign})"
-        )
-
-
-def _publish(staging: Path, out: Path, overwrite: bool) -> None:
-    if not overwrite or not out.exists():
-        os.rename(staging, out)  # takes the place of an empty directory, of no other
-        return
-    retired = out.with_name(f".{out.name}.old-{os.getpid()}")
-    os.rename(out, retired)
-    try:
-        os.rename(staging, out)
-    except BaseException:
-        os.rename(retired, out)
-        raise
-    shutil.rmtree(retired)
-
-
-def _partial_prefix(out: Path) -> str:
-    return f".{out.name}.partial-"
 
 
 def _padded(size: int) -> int:
