@@ -46,7 +46,10 @@ def albedo_supervision(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
 
 
 def normal_supervision(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
-    """Normal equals its label, for portraits that keep one; distance of the two unit vectors."""
+    """Normal equals its label, for portraits that keep one.
+
+    Measured as the distance of the two unit vectors.
+    """
     difference = _distance(pred.normal, batch.truth.normal[:, None])
     return _masked_mean(difference, batch.mask, batch.truth.has_normal)
 

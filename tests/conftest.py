@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: spheres lit by known lights, where every answer is exact."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from relightx.batch import Batch, Decomposition, Truth
 from relightx.sample import Portrait, Provenance
 from relightx.sh import ambient_light, directional_light, shade
+from shards.write import write_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -41,34 +43,49 @@ def positive_lights(count: int, generator: torch.Generator) -> torch.Tensor:
     return directional_light(toward)[:, None] * strength + ambient_light(0.2)
 
 
+def ball(
+    key: str = "ball", subject: str = "anna", lights: int = 3, size: int = 32, seed: int = 0
+) -> Portrait:
+    """An exactly Lambertian ball with all labels, 16-bit linear images."""
+    generator = torch.Generator().manual_seed(seed)
+    normal, mask = sphere(size)
+    albedo, sh = smooth_albedo(size, generator), positive_lights(lights, generator)
+    image = (albedo * shade(normal, sh) * mask).permute(0, 2, 3, 1).numpy()
+    toward = torch.nn.functional.normalize(sh[:, 0, [3, 1, 2]], dim=-1)
+    return Portrait(
+        key=key,
+        subject=subject,
+        image=np.rint(image * 65535).astype(np.uint16),
+        light_name=tuple(f"lamp{index}" for index in range(lights)),
+        provenance=Provenance(
+            "balls 1", "CC0", "none", "linear", albedo="real", normal="real", light="real"
+        ),
+        albedo=albedo.permute(1, 2, 0).numpy(),
+        normal=normal.permute(1, 2, 0).numpy(),
+        mask=mask.numpy(),
+        sh=sh.numpy(),
+        direction=toward.numpy(),
+    )
+
+
 @pytest.fixture
 def make_portrait() -> Callable[..., Portrait]:
-    """make(key, subject, lights, size, seed): an exactly Lambertian ball, 16-bit linear images."""
+    """make(key, subject, lights, size, seed): see `ball`."""
+    return ball
 
-    def make(
-        key: str = "ball", subject: str = "anna", lights: int = 3, size: int = 32, seed: int = 0
-    ) -> Portrait:
-        generator = torch.Generator().manual_seed(seed)
-        normal, mask = sphere(size)
-        albedo, sh = smooth_albedo(size, generator), positive_lights(lights, generator)
-        image = (albedo * shade(normal, sh) * mask).permute(0, 2, 3, 1).numpy()
-        toward = torch.nn.functional.normalize(sh[:, 0, [3, 1, 2]], dim=-1)
-        return Portrait(
-            key=key,
-            subject=subject,
-            image=np.rint(image * 65535).astype(np.uint16),
-            light_name=tuple(f"lamp{index}" for index in range(lights)),
-            provenance=Provenance(
-                "balls 1", "CC0", "none", "linear", albedo="real", normal="real", light="real"
-            ),
-            albedo=albedo.permute(1, 2, 0).numpy(),
-            normal=normal.permute(1, 2, 0).numpy(),
-            mask=mask.numpy(),
-            sh=sh.numpy(),
-            direction=toward.numpy(),
-        )
 
-    return make
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory) -> Path:
+    """A data set of balls under 4 lights at 32 px: 12 in train (several shards), 3 val, 4 test."""
+    splits = ["train"] * 12 + ["val"] * 3 + ["test"] * 4
+    assign = {f"person{number:02d}": split for number, split in enumerate(splits)}
+    balls = (
+        ball(f"ball{number:02d}", subject, lights=4, seed=number)
+        for number, subject in enumerate(assign)
+    )
+    out = tmp_path_factory.mktemp("tiny") / "shards"
+    write_dataset(balls, out, assign.__getitem__, shard_bytes=100_000)
+    return out
 
 
 @pytest.fixture
@@ -111,6 +128,12 @@ def true_decomposition(batch: Batch) -> Decomposition:
         normal=batch.truth.normal[:, None].expand_as(batch.image).clone(),
         sh=batch.truth.sh.clone(),
     )
+
+
+@pytest.fixture
+def make_perfect() -> Callable[[Batch], Decomposition]:
+    """make(batch): see `true_decomposition`."""
+    return true_decomposition
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ class ModelConfig:
     """Channels of the unet's first level; sfsnet has its own."""
 
     def __post_init__(self) -> None:
+        if self.preset not in ("sfsnet", "unet"):
+            raise ValueError(f"model.preset is {self.preset!r}; 'sfsnet' or 'unet' needed")
         if self.width < 8 or self.width % 8:
             raise ValueError(f"model.width is {self.width}; a multiple of 8, at least 8, needed")
 

@@ -1,0 +1,76 @@
+"""Portraits of any shape come to the training size whole, in linear light, with unit normals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from relightx.color import from_integer
+from relightx.data.fit import fit, letterbox, unit
+
+
+def test_a_portrait_of_the_right_size_is_left_as_it_is(portrait):
+    views = fit(portrait, 32)
+    np.testing.assert_array_equal(views.image, portrait.linear_image())
+    np.testing.assert_array_equal(views.mask, portrait.mask)
+    np.testing.assert_array_equal(views.albedo, portrait.albedo)
+    np.testing.assert_allclose(views.normal, portrait.normal, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [16, 48])
+def test_normals_stay_unit_and_maps_stay_in_range(portrait, size):
+    views = fit(portrait, size)
+    assert views.image.shape == (3, size, size, 3)
+    np.testing.assert_allclose(np.linalg.norm(views.normal, axis=-1), 1, atol=1e-5)
+    assert views.albedo.min() > 0.19 and views.albedo.max() < 0.81
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 40), (40, 20), (33, 50)])
+def test_a_picture_keeps_its_shape_and_the_rest_is_outside_the_mask(portrait, height, width):
+    image = np.full((1, height, width, 3), 65535, np.uint16)
+    whole = replace(
+        portrait,
+        image=image,
+        light_name=("lamp",),
+        albedo=None,
+        normal=None,
+        mask=None,
+        sh=None,
+        direction=None,
+    )
+    views = fit(whole, 16)
+    rows, columns = np.flatnonzero(views.mask.any(1)), np.flatnonzero(views.mask.any(0))
+    assert len(rows) == round(16 * height / max(height, width))
+    assert len(columns) == round(16 * width / max(height, width))
+    assert abs(rows[0] - (15 - rows[-1])) <= 1 and abs(columns[0] - (15 - columns[-1])) <= 1
+    assert (views.image[0, ~views.mask] == 0).all()
+    np.testing.assert_allclose(views.image[0, views.mask], 1, atol=1e-6)
+    assert views.albedo is views.normal is views.sh is None
+
+
+def test_pixels_are_averaged_in_linear_light(portrait):
+    checkers = (np.indices((32, 32)).sum(0) % 2 * 255).astype(np.uint8)
+    pixels = np.broadcast_to(checkers[None, ..., None], (3, 32, 32, 1)).copy()
+    encoded = replace(portrait, image=pixels)
+    encoded = replace(encoded, provenance=replace(portrait.provenance, transfer="srgb"))
+    # Half of the light; half of the code value, 128, would be 0.22 of it.
+    np.testing.assert_allclose(fit(encoded, 16).image, 0.5, atol=1e-6)
+    assert from_integer(np.array([128], np.uint8), "srgb")[0] < 0.25
+
+
+def test_some_lights_keep_their_own_coefficients(portrait):
+    views = fit(portrait, 32)
+    chosen = views.of_lights([2, 0])
+    np.testing.assert_array_equal(chosen.image, views.image[[2, 0]])
+    np.testing.assert_array_equal(chosen.sh, portrait.sh[[2, 0]])
+    assert chosen.albedo is views.albedo
+
+
+def test_unit_keeps_directions_and_zero():
+    vectors = np.float32([[0, 0, 0], [0, 3, 4], [-2, 0, 0]])
+    np.testing.assert_allclose(unit(vectors), [[0, 0, 0], [0, 0.6, 0.8], [-1, 0, 0]], atol=1e-6)
+
+
+def test_a_very_long_picture_keeps_a_pixel():
+    row = letterbox(np.ones((1, 1000, 3), np.float32), 16)
+    assert row.sum() == pytest.approx(16 * 3)

@@ -1,0 +1,178 @@
+"""Batches are a function of config and step; workers, ranks and caches change only the speed."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from relightx.data import DataConfig, evaluation_batches, training_batches
+from relightx.data.augment import AugmentConfig
+from relightx.data.supervision import SupervisionConfig, labelled_subjects
+from relightx.index import read_index
+from relightx.sample import without_labels
+from relightx.sh import shade
+from shards.write import write_split
+
+
+@pytest.fixture
+def config(tiny_shards) -> DataConfig:
+    return DataConfig(
+        train=[str(tiny_shards / "train")], image_size=32, batch_size=4, num_workers=0
+    )
+
+
+def leaves(batches) -> list[torch.Tensor]:
+    return [
+        value for batch in batches for value in (batch.image, batch.mask, batch.valid, *batch.truth)
+    ]
+
+
+def assert_same(first, second) -> None:
+    first, second = leaves(first), leaves(second)
+    assert len(first) == len(second) > 0
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_batches_do_not_depend_on_workers(config, num_workers):
+    expected = list(training_batches(config, 0, 7))
+    got = list(training_batches(replace(config, num_workers=num_workers), 0, 7))
+    assert_same(got, expected)
+
+
+@pytest.mark.parametrize("megabytes", [1, 100])
+def test_batches_do_not_depend_on_the_cache(config, megabytes):
+    mixing = replace(config, augment=AugmentConfig(mix=0.5))
+    cached = replace(mixing, memory_cache_mb=megabytes)
+    assert_same(training_batches(cached, 0, 7), training_batches(mixing, 0, 7))
+
+
+@pytest.mark.parametrize(("num_ranks", "num_micro"), [(2, 1), (1, 2), (2, 2)])
+def test_ranks_and_micro_batches_together_see_the_same_portraits(config, num_ranks, num_micro):
+    whole = torch.cat([batch.image for batch in training_batches(config, 0, 4)])
+    parts = [
+        list(training_batches(config, 0, 4, rank, num_ranks, num_micro))
+        for rank in range(num_ranks)
+    ]
+    steps = [
+        batch.image
+        for step in range(4)
+        for rank in parts
+        for batch in rank[step * num_micro : (step + 1) * num_micro]
+    ]
+    torch.testing.assert_close(torch.cat(steps), whole, rtol=0, atol=0)
+
+
+def test_to_start_at_a_step_gives_the_same_batches(config):
+    assert_same(training_batches(config, 5, 8), list(training_batches(config, 0, 8))[5:])
+
+
+def test_epochs_draw_lights_and_changes_anew(config):
+    first, second = (list(training_batches(config, start, start + 3)) for start in (0, 3))
+    images = [
+        {image.sum().item() for batch in part for image in batch.image} for part in (first, second)
+    ]
+    assert len(images[0]) == len(images[1]) == 12
+    assert not images[0] & images[1]
+
+
+def test_batches_obey_the_physics(config):
+    for batch in training_batches(config, 0, 3):
+        normal = batch.truth.normal[:, None]
+        image = batch.truth.albedo[:, None] * shade(normal, batch.truth.sh)
+        inside = batch.mask[:, None] & (normal[:, :, 2:] > 0.5)
+        error = ((image - batch.image).abs() / (batch.image + 0.05))[inside.expand_as(image)]
+        assert error.mean() < 0.01 and error.max() < 0.15
+        assert batch.image.shape == (4, 2, 3, 32, 32)
+
+
+def test_two_lights_of_a_portrait_are_two_lights(config):
+    for batch in training_batches(replace(config, num_lights=4), 0, 3):
+        for sh in batch.truth.sh:
+            assert torch.cdist(sh.flatten(1), sh.flatten(1)).add(torch.eye(4)).min() > 0.01
+
+
+def test_labels_are_kept_by_the_chosen_subjects_only(config, tiny_shards):
+    subjects = read_index(tiny_shards / "train").subjects
+    share = SupervisionConfig(albedo=0.25, normal=0.5, light=0.0)
+    counts = np.zeros(3, int)
+    for batch in training_batches(replace(config, supervision=share), 0, 3):  # one epoch
+        truth = batch.truth
+        counts += [int(has.sum()) for has in (truth.has_albedo, truth.has_normal, truth.has_light)]
+        assert not (truth.has_albedo & ~truth.has_normal).any()  # one ranking of the people
+    assert counts.tolist() == [3, 6, 0]
+    assert len(labelled_subjects(subjects, 0.25, 0)) == 3
+
+
+def test_labels_that_a_portrait_has_not_are_zero_and_marked_so(make_portrait, tmp_path):
+    balls = [make_portrait(f"k{number}", lights=2, seed=number) for number in range(4)]
+    balls[1] = without_labels(balls[1], ("albedo", "light"))
+    write_split(balls, tmp_path / "s", "train")
+    config = DataConfig(train=[str(tmp_path / "s")], image_size=32, batch_size=4, num_workers=0)
+    truth = next(iter(training_batches(config, 0, 1))).truth
+    assert truth.has_albedo.sum() == truth.has_light.sum() == 3 and truth.has_normal.all()
+    bare = int((~truth.has_albedo).nonzero())
+    assert (truth.albedo[bare] == 0).all() and (truth.sh[bare] == 0).all()
+
+
+def test_several_splits_are_read_as_one(config, tiny_shards):
+    both = replace(config, train=[f"{tiny_shards}/train", f"{tiny_shards}/test"])
+    assert (
+        len({image.sum().item() for b in training_batches(both, 0, 4) for image in b.image}) == 16
+    )
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_truncated_shard_stops_the_run_by_name(config, tiny_shards, tmp_path, num_workers):
+    shutil.copytree(tiny_shards / "train", tmp_path / "train")
+    shard = sorted((tmp_path / "train").glob("*.tar"))[0]
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    damaged = replace(config, train=[str(tmp_path / "train")], num_workers=num_workers)
+    with pytest.raises(ValueError, match=rf"{shard}: has .* bytes, its index says"):
+        list(training_batches(damaged, 0, 3))
+
+
+def test_too_few_lights_are_refused_before_the_first_batch(config):
+    with pytest.raises(ValueError, match=r"'ball00' has 4 lights, data.num_lights asks for 5"):
+        training_batches(replace(config, num_lights=5), 0, 1)
+
+
+def test_no_training_split_is_refused():
+    with pytest.raises(ValueError, match=r"data.train is empty"):
+        training_batches(DataConfig(), 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 0), ("image_size", -1), ("num_workers", -1), ("seed", -3)]
+)
+def test_impossible_sizes_are_refused(name, value):
+    with pytest.raises(ValueError, match=rf"data.{name} is {value}"):
+        DataConfig(**{name: value})
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4, 5])
+def test_evaluation_covers_each_portrait_once_on_any_number_of_ranks(tiny_shards, num_ranks):
+    indexes = [read_index(tiny_shards / "val"), read_index(tiny_shards / "test")]
+    ranks = [
+        list(evaluation_batches(indexes, 16, None, rank, num_ranks)) for rank in range(num_ranks)
+    ]
+    assert len({len(rank) for rank in ranks}) == 1  # or the ranks would wait for each other
+    keys = [key for rank in ranks for key, batch in rank if batch.valid.all()]
+    assert sorted(keys) == [f"ball{number}" for number in range(12, 19)]
+
+
+def test_evaluation_does_not_change_pictures(tiny_shards, make_portrait):
+    key, batch = next(evaluation_batches([read_index(tiny_shards / "val")], 32))
+    written = make_portrait(lights=4, seed=12)
+    assert key == "ball12"
+    np.testing.assert_array_equal(batch.image[0].movedim(1, -1).numpy(), written.linear_image())
+
+
+@pytest.mark.parametrize(("most", "lamps"), [(1, [0]), (2, [0, 3]), (3, [0, 2, 3]), (9, range(4))])
+def test_evaluation_takes_lights_evenly_spaced(tiny_shards, make_portrait, most, lamps):
+    _, batch = next(evaluation_batches([read_index(tiny_shards / "val")], 32, most))
+    sh = make_portrait(lights=4, seed=12).sh[list(lamps)]
+    np.testing.assert_allclose(batch.truth.sh[0].numpy(), sh, atol=1e-6)
