@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a module of relightx imports only from rows above its own. `data` and `model`
 # are folders, whose own modules may import each other without a circle.
 LAYERS = (
-    ("color", "sh"),
+    ("color", "sh", "stage"),
     ("batch", "sample", "index", "environment"),
     ("picture", "data", "model", "losses", "metrics", "optim", "face", "light", "tracking"),
     ("baselines", "checkpoint", "meter", "panels"),
     ("config",),
     ("evaluate", "portrait"),
-    ("train", "pictures"),
+    ("train", "pictures", "gallery"),
     ("report",),
     ("quickstart",),
     ("cli",),
