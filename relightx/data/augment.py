@@ -4,11 +4,12 @@ after, with the same change made to pictures, maps and light.
 Every draw comes from the generator given, which the loader seeds by (seed, epoch, portrait).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import cv2
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from relightx.data.fit import Views, unit
 from relightx.sh import mirror, rotate
@@ -30,13 +31,18 @@ class AugmentConfig:
     """Portraits grow or shrink by up to this share."""
     roll_deg: float = 8.0
     """Portraits turn in the picture plane by up to this many degrees, with their light."""
+    stretch: float = 0.0
+    """Smooth random warps move parts of the face by up to this share of the picture's side."""
+    skin_stops: float = 0.0
+    """Albedo varies smoothly over the picture by up to this many stops either way."""
     mix: float = 0.0
     """Share of lights that are replaced by a weighted sum of two lights of the same portrait."""
 
     def __post_init__(self) -> None:
-        for name in ("exposure_stops", "tint_stops", "shift", "zoom", "roll_deg", "mix"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"data.augment.{name} is {getattr(self, name)}; 0 or more needed")
+        amounts = {name: value for name, value in asdict(self).items() if name != "mirror"}
+        for name, value in amounts.items():
+            if not value >= 0:
+                raise ValueError(f"data.augment.{name} is {value}; 0 or more needed")
         if self.zoom >= 1 or self.mix > 1:
             raise ValueError("data.augment.zoom must be below 1 and data.augment.mix at most 1")
 
@@ -45,11 +51,15 @@ def augment(views: Views, config: AugmentConfig, rng: np.random.Generator) -> Vi
     """Draw and apply all changes."""
     if config.mirror and rng.random() < 0.5:
         views = mirrored(views)
-    if config.roll_deg or config.shift or config.zoom:
+    size = views.mask.shape[0]
+    if config.roll_deg or config.shift or config.zoom or config.stretch:
         roll = rng.uniform(-config.roll_deg, config.roll_deg)
         zoom = 1 + rng.uniform(-config.zoom, config.zoom)
-        shift = rng.uniform(-config.shift, config.shift, 2) * views.mask.shape[0]
-        views = moved(views, roll, zoom, shift)
+        shift = rng.uniform(-config.shift, config.shift, 2) * size
+        warp = smooth_field(rng, size, 2) * config.stretch * size
+        views = moved(views, roll, zoom, shift, warp)
+    if config.skin_stops:
+        views = reskinned(views, 2.0 ** (config.skin_stops * smooth_field(rng, size, 1)))
     stops = rng.uniform(-config.tint_stops, config.tint_stops, (len(views.image), 3))
     stops += rng.uniform(-config.exposure_stops, config.exposure_stops, (len(views.image), 1))
     return exposed(views, 2.0**stops)
@@ -83,18 +93,32 @@ def mirrored(views: Views) -> Views:
     )
 
 
-def moved(views: Views, roll_deg: float, zoom: float, shift: np.ndarray) -> Views:
+def moved(
+    views: Views,
+    roll_deg: float,
+    zoom: float,
+    shift: Float[np.ndarray, "2"],
+    warp: Float[np.ndarray, "size size 2"] | None = None,
+) -> Views:
     """Turn counter-clockwise about the centre, zoom, then move by shift (right, down) in pixels.
 
-    Normals and light turn about z with the picture; zooming and moving leave them as they are.
+    warp: where else, in pixels, each pixel of the result is fetched from. Normals and light turn
+    about z with the picture; zooming, moving and warping leave each pixel its normal, so that the
+    pixel still is albedo times shading.
     """
     size = views.mask.shape[0]
     centre = (size - 1) / 2
-    matrix = cv2.getRotationMatrix2D((centre, centre), roll_deg, zoom)
-    matrix[:, 2] += shift
+    forward = cv2.getRotationMatrix2D((centre, centre), roll_deg, zoom)
+    forward[:, 2] += shift
+    back = cv2.invertAffineTransform(forward)
+    column, row = np.meshgrid(np.arange(size), np.arange(size))
+    place = np.stack((column, row), axis=-1) @ back[:, :2].T + back[:, 2]
+    if warp is not None:
+        place = place + warp
+    place = np.ascontiguousarray(place, np.float32)
 
-    def warp(values: np.ndarray) -> np.ndarray:
-        return cv2.warpAffine(np.ascontiguousarray(values), matrix, (size, size))
+    def fetch(values: np.ndarray) -> np.ndarray:
+        return cv2.remap(np.ascontiguousarray(values), place, None, cv2.INTER_LINEAR)
 
     angle = np.deg2rad(roll_deg)
     turn = np.array(
@@ -102,17 +126,33 @@ def moved(views: Views, roll_deg: float, zoom: float, shift: np.ndarray) -> View
     )
     normal = views.normal
     if normal is not None:
-        normal = unit(warp(normal) @ turn.T.astype(np.float32))
+        normal = unit(fetch(normal) @ turn.T.astype(np.float32))
     sh = views.sh
     if sh is not None:
         sh = rotate(torch.from_numpy(sh), torch.from_numpy(turn)).numpy()
     return Views(
-        image=np.stack([warp(picture) for picture in views.image]),
-        mask=warp(views.mask.astype(np.float32)) > 0.99,
-        albedo=None if views.albedo is None else warp(views.albedo),
+        image=np.stack([fetch(picture) for picture in views.image]),
+        mask=fetch(views.mask.astype(np.float32)) > 0.99,
+        albedo=None if views.albedo is None else fetch(views.albedo),
         normal=normal,
         sh=sh,
     )
+
+
+def reskinned(views: Views, gain: Float[np.ndarray, "size size 1"]) -> Views:
+    """Albedo and images multiplied by one gain at each pixel, as on another skin."""
+    gain = gain.astype(np.float32)
+    albedo = None if views.albedo is None else views.albedo * gain
+    return replace(views, image=views.image * gain, albedo=albedo)
+
+
+def smooth_field(
+    rng: np.random.Generator, size: int, channels: int
+) -> Float[np.ndarray, "{size} {size} {channels}"]:
+    """Random values in [-1, 1] that vary over about a quarter of the picture."""
+    coarse = rng.uniform(-1, 1, (5, 5, channels)).astype(np.float32)
+    field = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.clip(field.reshape(size, size, channels), -1, 1)
 
 
 def exposed(views: Views, gain: np.ndarray) -> Views:

@@ -1,0 +1,113 @@
+"""The README is run: every command in it, in order, in one directory, with smaller numbers.
+
+What makes a command small is written in SMALLER; a command in the README without an entry there
+fails, so none can be added untested. Two are run elsewhere too: the quickstart's own test runs it
+longer, and launch/test.sh is what runs these tests.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from relightx.losses import LOSSES
+from relightx.metrics import METRICS
+
+ROOT = Path(__file__).parents[1]
+YALE = ROOT.parent / "shared/data/yaleb"
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.S)
+COMMANDS = [line for block in BLOCKS for line in block.strip().splitlines()]
+SNIPPET = re.search(r"```python\n(.*?)```", README, flags=re.S).group(1)
+
+# Beginning of a command -> options that make it small (a later option wins).
+SMALLER = {
+    "bash launch/quickstart.sh": "--minutes 0.1 --heads 24",
+    "bash launch/test.sh": "--collect-only -q tests/relightx/test_color.py",
+    "relightx-shards build synthetic": "--heads 24 --lights 3",
+    "relightx-shards build folder": "--split train=1",
+    "relightx-shards build yaleb": "",
+    "relightx-shards verify": "",
+    "relightx-shards list": "",
+    "relightx-shards preview": "",
+    "accelerate launch --config_file configs/accelerate/single.yaml": "--run.steps 3 --data.batch_size"
+    " 2 --data.image_size 32 --run.validate_lights 2",
+    "accelerate launch --config_file configs/accelerate/ddp_cpu.yaml": "--run.steps 2"
+    " --run.validate_every 2",
+    "relightx evaluate": "--lights 3",
+    "relightx decompose": "",
+    "relightx relight": "",
+    "python tests/benchmarks/rendering.py": "--heads 4",
+    "python tests/benchmarks/training.py": "--images 2 --size 32 --steps 1",
+    "python tests/benchmarks/photometric_stereo.py": "--runs 1",
+    "python tests/benchmarks/quickstart.py": "--help",
+}
+
+
+def smaller(command: str) -> list[str]:
+    options = [extra for start, extra in SMALLER.items() if command.startswith(start)]
+    assert len(options) == 1, f"SMALLER needs one entry for the README's command: {command}"
+    return shlex.split(command) + shlex.split(options[0])
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A directory that looks like the project's root, with captures and a portrait in it."""
+    directory = tmp_path_factory.mktemp("project")
+    for name in ("configs", "launch", "tests"):
+        (directory / name).symlink_to(ROOT / name)
+    noise = np.random.default_rng(0)
+    for subject in ("anna", "ben"):
+        (directory / "captures" / subject).mkdir(parents=True)
+        for light in ("left", "right"):
+            pixels = noise.integers(0, 255, (64, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(directory / "captures" / subject / f"{light}.png")
+    for name in ("portrait.jpg", "other.jpg"):
+        shutil.copy(next((ROOT / "relightx/photos").glob("*.jpg")), directory / name)
+    if YALE.is_dir():
+        (directory / "yaleb").symlink_to(YALE)
+    return directory
+
+
+def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(not YALE.is_dir(), reason="needs the photographs of ../shared/data/yaleb")
+def test_every_command_runs_in_order_and_then_the_python_lines(project):
+    for command in COMMANDS:
+        done = run(smaller(command), project)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert (project / "runs/quickstart/report.html").is_file()
+    assert (project / "decomposed/albedo.png").is_file() and (project / "relit.png").is_file()
+    done = run([sys.executable, "-c", SNIPPET + "\nassert relit.shape == result.image.shape\n"], project)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_loss_has_its_row_in_the_words_of_its_docstring(name):
+    sentence = LOSSES[name].__doc__.splitlines()[0]
+    assert f"| `{name}` | {sentence} |" in README
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_each_metric_has_its_row_with_its_direction(name):
+    about = METRICS[name]
+    better = "higher" if about.higher_is_better else "lower"
+    assert f"| `{name}` | {better} | {about.unit} | {about.meaning} |" in README
+
+
+def test_each_picture_in_the_readme_is_there():
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / path).is_file()
