@@ -72,7 +72,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         record = json.loads((path / _RECORD).read_text())
         step, files, about = record["step"], record["files"], record["about"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: its {_RECORD} cannot be read: {error}") from None
     for name, expected in files.items():
         if not (path / name).is_file() or _fingerprint(path / name) != expected:
@@ -124,6 +124,11 @@ def load_model(path: str | Path) -> tuple[IntrinsicNet, dict[str, Any]]:
         weights = load_file(directory / "model.safetensors")
     except (TypeError, ValueError, OSError, SafetensorError) as error:
         raise ValueError(f"{directory}: the model cannot be read: {error}") from None
+    size = content["image_size"]
+    if size < 1 or size % model.size_multiple:
+        raise ValueError(
+            f"{directory}: image_size is {size}; a multiple of {model.size_multiple} needed"
+        )
     fault = _mismatch(model.state_dict(), weights)
     if fault:
         raise ValueError(
@@ -146,7 +151,7 @@ def _model_config(directory: Path) -> dict[str, Any]:
         known = isinstance(content, dict) and content.get("format") == MODEL_FORMAT
         if not known or not isinstance(content["model"], dict):
             raise ValueError(f"not of format {MODEL_FORMAT}")
-        if not isinstance(content["image_size"], int):
+        if type(content["image_size"]) is not int:
             raise ValueError(f"image_size is {content['image_size']!r}, a whole number needed")
     except (ValueError, KeyError) as error:
         raise ValueError(f"{file}: not a relightx model: {error}") from None

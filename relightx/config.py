@@ -152,9 +152,6 @@ def _check_keys(arguments: list[str]) -> None:
             raise ValueError(f"{file}: not readable as YAML: {error}") from None
         if not isinstance(values, dict):
             raise ValueError(f"{file}: sections such as run: and data: needed, found {values!r}")
-        empty = [name for name, value in values.items() if value is None]
-        if empty:
-            raise ValueError(f"{file}: section '{empty[0]}' is empty; give it keys or remove it")
         _refuse_unknown(values, file)
     for argument in arguments:
         key = argument.removeprefix("--").split("=")[0].rstrip("+")
@@ -166,18 +163,24 @@ def _check_keys(arguments: list[str]) -> None:
 
 def _refuse_unknown(values: dict[str, Any], where: str) -> None:
     known = known_keys()
-    for key in _dotted(values):
+    for key, value in _dotted(values):
         if key not in known:
             raise ValueError(f"{where}: unknown key '{key}'{_suggestion(key)}")
+        is_section = any(name.startswith(f"{key}.") for name in known)
+        if is_section and value is None:
+            raise ValueError(f"{where}: section '{key}' is empty; give it keys or remove it")
+        if is_section and not isinstance(value, dict):
+            raise ValueError(f"{where}: section '{key}' is {value!r}; keys below it are needed")
 
 
-def _dotted(values: dict[str, Any], prefix: str = "") -> list[str]:
-    keys = []
+def _dotted(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Every key with its value, sections before what they hold."""
+    pairs = []
     for name, value in values.items():
-        keys.append(f"{prefix}{name}")
+        pairs.append((f"{prefix}{name}", value))
         if isinstance(value, dict):
-            keys += _dotted(value, f"{prefix}{name}.")
-    return keys
+            pairs += _dotted(value, f"{prefix}{name}.")
+    return pairs
 
 
 def _suggestion(key: str) -> str:

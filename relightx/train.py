@@ -27,7 +27,7 @@ from relightx.optim import MovingAverage, build_optimizer, build_schedule, go_to
 from relightx.panels import decomposition_panel
 from relightx.tracking import Tracker
 
-BEST_METRICS = ("normal_error_deg", "relighting_si_mse")
+BEST_METRICS = ("normal_error_deg", "relighting_si_mse", "reconstruction_si_mse")
 """The first of these that a validation split can measure decides which weights are the best."""
 
 
@@ -39,20 +39,21 @@ def train(config: Config) -> Path:
     """
     accelerator = _accelerator(config)
     directory = Path(config.run.dir)
-    checkpoint = _prepare_directory(config, directory, accelerator)
+    checkpoint = _find_checkpoint(config, directory, accelerator)
     start = checkpoint.step if checkpoint else 0
-    batches = iter(
-        training_batches(
-            config.data,
-            start,
-            config.run.steps,
-            accelerator.process_index,
-            accelerator.num_processes,
-            config.run.accumulation,
-        )
+    loader = training_batches(
+        config.data,
+        start,
+        config.run.steps,
+        accelerator.process_index,
+        accelerator.num_processes,
+        config.run.accumulation,
     )
     set_seed(config.run.seed)
     network = IntrinsicNet(config.model).to(accelerator.device)
+    _check_validation(config, network)
+    _write_config(config, directory, accelerator)
+    batches = iter(loader)
     optimizer = build_optimizer(network, config.optim)
     schedule = build_schedule(optimizer, config.optim, config.run.steps)
     average = MovingAverage(network, config.optim.ema_decay)
@@ -150,10 +151,12 @@ def _accelerator(config: Config) -> Accelerator:
     return accelerator
 
 
-def _prepare_directory(
+def _find_checkpoint(
     config: Config, directory: Path, accelerator: Accelerator
 ) -> Checkpoint | None:
-    """Refuse a used directory, write the resolved config, find the checkpoint to go on from."""
+    """Refuse a used directory and find the checkpoint to go on from; nothing is made yet."""
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"run.dir {directory} is a file; name a new directory")
     used = directory.exists() and any(directory.iterdir())
     accelerator.wait_for_everyone()
     if used and not config.run.resume:
@@ -167,14 +170,29 @@ def _prepare_directory(
             print(f"relightx train: checkpoint passed over: {reason}", file=sys.stderr)
     if checkpoint:
         _check_same_run(checkpoint, config, directory)
-    hashes = _data_hashes(config)  # also refuses data that are not there, before anything is made
+    return checkpoint
+
+
+def _check_validation(config: Config, network: IntrinsicNet) -> None:
+    """Refuse now what would fail at the first validation, hours later."""
+    for path in config.data.val:
+        read_index(path)
+    if config.data.image_size % network.size_multiple:
+        raise ValueError(
+            f"data.image_size is {config.data.image_size}; preset {config.model.preset} needs a"
+            f" multiple of {network.size_multiple}"
+        )
+
+
+def _write_config(config: Config, directory: Path, accelerator: Accelerator) -> None:
+    """Make the run's directory with the resolved config in it."""
     if accelerator.is_main_process:
         directory.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(config_to_dict(config), sort_keys=False)
+        hashes = _data_hashes(config)
         head = "".join(f"# {path}: index sha256 {value}\n" for path, value in hashes.items())
         write_atomically(directory / "config.yaml", (head + text).encode())
     accelerator.wait_for_everyone()
-    return checkpoint
 
 
 def _check_same_run(checkpoint: Checkpoint, config: Config, directory: Path) -> None:
@@ -239,6 +257,11 @@ def _validate(
         accelerator.num_processes,
     ):
         pred = decompose(model, batch, accelerator.device)
+        if not all(bool(value.isfinite().all()) for value in pred):
+            raise FloatingPointError(
+                f"step {step}: the averaged weights answer portrait {key!r} with values that are"
+                " not finite; nothing was saved from this step on. Lower optim.learning_rate"
+            )
         first = first or (pred, batch)
         if batch.valid.all():
             scores[key] = {name: value.item() for name, value in score(pred, batch).items()}
@@ -278,9 +301,14 @@ def main(arguments: list[str] | None = None, prog: str = "relightx train") -> in
     config = parse_config(sys.argv[1:] if arguments is None else arguments, prog)
     try:
         train(config)
-    except (ValueError, FloatingPointError) as error:
+    except FloatingPointError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, FloatingPointError) else 2
+        return 1
+    except (ValueError, OSError) as error:
+        # Torch hands on the error of a reader process as its whole traceback.
+        text = str(error).rsplit("\nValueError: ", 1)[-1].strip()
+        print(f"{prog}: error: {text}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -1,6 +1,8 @@
 """Fixtures shared by the tests: spheres lit by known lights, where every answer is exact."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,27 @@ from shards.write import write_dataset
 def seeds() -> None:
     """The same random numbers in every test, in any order."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def on_one_core() -> Callable[[], AbstractContextManager[None]]:
+    """Training uses all cores it may; a tiny network on one core is five times as fast."""
+
+    @contextmanager
+    def pinned() -> Iterator[None]:
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {max(cores)})
+        yield
+        os.sched_setaffinity(0, cores)
+
+    return pinned
+
+
+@pytest.fixture
+def one_core(on_one_core) -> Iterator[None]:
+    """The test, and what it starts, on one core."""
+    with on_one_core():
+        yield
 
 
 def sphere(size: int) -> tuple[torch.Tensor, torch.Tensor]:

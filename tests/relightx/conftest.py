@@ -13,15 +13,15 @@ from relightx.train import main
 
 @pytest.fixture(scope="session")
 def tiny_options(tiny_shards) -> Callable[[Path], list[str]]:
-    """options(directory): the command line of a training run of 24 steps, seconds long."""
+    """options(directory): the command line of a training run of 16 steps, seconds long."""
 
     def options(directory: Path) -> list[str]:
         values = {
             "run.dir": directory,
-            "run.steps": 24,
+            "run.steps": 16,
             "run.precision": "float32",
             "run.log_every": 2,
-            "run.validate_every": 8,
+            "run.validate_every": 4,
             "run.checkpoint_every": 4,
             "data.train": f"[{tiny_shards}/train]",
             "data.val": f"[{tiny_shards}/val]",
@@ -30,6 +30,7 @@ def tiny_options(tiny_shards) -> Callable[[Path], list[str]]:
             "data.num_workers": 0,
             "model.preset": "unet",
             "model.width": 8,
+            "optim.learning_rate": 5e-3,
             "optim.warmup_steps": 4,
             "optim.ema_decay": 0.9,
         }
@@ -39,10 +40,11 @@ def tiny_options(tiny_shards) -> Callable[[Path], list[str]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_options, tmp_path_factory) -> Path:
+def tiny_run(tiny_options, tmp_path_factory, on_one_core) -> Path:
     """Directory of a finished run."""
     directory = tmp_path_factory.mktemp("run") / "undisturbed"
-    assert main(tiny_options(directory)) == 0
+    with on_one_core():
+        assert main(tiny_options(directory)) == 0
     return directory
 
 
