@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from relightx.data.augment import AugmentConfig, augment, exposed, mirrored, mixed, moved
+from relightx.data.augment import (
+    AugmentConfig,
+    augment,
+    exposed,
+    mirrored,
+    mixed,
+    moved,
+    reskinned,
+    smooth_field,
+)
 from relightx.data.fit import Views, fit
 from relightx.sh import dominant_direction, shade
 
@@ -49,6 +58,16 @@ CHANGES: dict[str, tuple[Callable[[Views], Views], float]] = {
     "shift": (lambda v: moved(v, 0.0, 1.0, np.array([3.3, -2.6])), INTERPOLATED),
     "expose": (
         lambda v: exposed(v, np.array([[0.5, 1, 2], [3, 1, 0.3], [1, 1, 1]])),
+        EXACT,
+    ),
+    "warp": (
+        lambda v: moved(
+            v, 0.0, 1.0, np.zeros(2), 3 * smooth_field(np.random.default_rng(0), 96, 2)
+        ),
+        INTERPOLATED,
+    ),
+    "skin": (
+        lambda v: reskinned(v, 2 ** smooth_field(np.random.default_rng(0), 96, 1)),
         EXACT,
     ),
     "mix": (
@@ -183,3 +202,18 @@ def test_portraits_without_labels_are_changed_too(views):
 def test_impossible_amounts_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         AugmentConfig(**values)
+
+
+def test_a_smooth_field_is_bounded_varied_and_smooth():
+    field = smooth_field(np.random.default_rng(1), 64, 2)
+    assert field.shape == (64, 64, 2) and np.abs(field).max() <= 1 and field.std() > 0.2
+    # From one end of the range to the other in a cell of 12.8 px, 1.75 times as steep midway.
+    assert np.abs(np.diff(field, axis=0)).max() < 1.75 * 2 / 12.8
+
+
+def test_a_warp_fetches_each_pixel_from_where_it_says(views):
+    warp = np.full((96, 96, 2), 0.0)
+    warp[..., 0] = 5.0  # five columns from the right
+    moved_views = moved(views, 0.0, 1.0, np.zeros(2), warp)
+    np.testing.assert_allclose(moved_views.image[:, :, :-5], views.image[:, :, 5:], atol=1e-6)
+    np.testing.assert_array_equal(moved_views.sh, views.sh)
