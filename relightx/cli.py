@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_decompose(commands)
     _add_relight(commands)
+    _add_report(commands)
     return parser
 
 
@@ -101,6 +102,20 @@ def _add_quickstart(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="a portrait of yours to decompose and relight (default: one that"
         " comes with the program)",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=128,
+        metavar="PX",
+        help="side of the heads and of the network's pictures (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of everything random (default: %(default)s)",
     )
 
 
@@ -188,6 +203,24 @@ def _add_relight(commands: argparse._SubParsersAction) -> None:
     )
 
 
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    parser = _add(
+        commands,
+        "report",
+        _report,
+        "one HTML file of a training run: curves, metrics, configuration",
+        "Writes a page that needs no other file, from the log of a run, finished or not, and the"
+        " numbers of relightx evaluate, where given.",
+    )
+    parser.add_argument("directory", type=Path, metavar="RUN", help="directory of a training run")
+    parser.add_argument(
+        "--evaluation", type=Path, metavar="FILE", help="what relightx evaluate --out wrote"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="page to write (default: RUN/report.html)"
+    )
+
+
 def _add_model_and_photo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
@@ -203,10 +236,23 @@ def _never(_options: argparse.Namespace) -> int:
     raise AssertionError("train is dispatched before parsing")
 
 
-def _quickstart(options: argparse.Namespace) -> None:
+def _quickstart(options: argparse.Namespace) -> int:
     from relightx.quickstart import quickstart
+    from relightx.stage import StageFailed
 
-    quickstart(out=options.out, minutes=options.minutes, heads=options.heads, photo=options.photo)
+    try:
+        quickstart(
+            out=options.out,
+            minutes=options.minutes,
+            heads=options.heads,
+            photo=options.photo,
+            size=options.size,
+            seed=options.seed,
+        )
+    except StageFailed as error:
+        print(f"{PROG} quickstart: error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -245,6 +291,15 @@ def _relight(options: argparse.Namespace) -> None:
     result = model.decompose(options.photo)
     _warn_without_face(result.face_found, options.photo)
     write_picture(result.relit(light), options.out)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from relightx.report import read_evaluation, write_report
+
+    evaluation = read_evaluation(options.evaluation) if options.evaluation else None
+    out = options.out or options.directory / "report.html"
+    title = f"Training run {options.directory.resolve().name}"
+    print(write_report(options.directory, out, title=title, evaluation=evaluation))
 
 
 def _warn_without_face(found: bool, photo: Path) -> None:
