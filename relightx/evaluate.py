@@ -55,8 +55,10 @@ def evaluate(
     untrained: also score the same network with fresh weights.
     max_lights: at most so many lights of each portrait, evenly spaced; all when None.
 
-    Raises ValueError for what is no model or no split.
+    Raises ValueError for what is no model or no split, and for less than one light.
     """
+    if max_lights is not None and max_lights < 1:
+        raise ValueError(f"{max_lights} lights asked; 1 or more needed")
     model, content = load_model(model_path)
     size = content["image_size"]
     index = read_index(data)

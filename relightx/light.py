@@ -60,15 +60,18 @@ class Light:
         """A distant lamp that shades a surface facing it to `color`, plus an even `ambient`.
 
         direction: vector toward the lamp; +x right in the image, +y up, +z to the camera.
-        Raises ValueError for a zero or wrong vector and for negative ambient.
+        Raises ValueError for a zero or wrong vector, negative ambient or a wrong colour.
         """
         vector = torch.as_tensor(np.asarray(direction, np.float32))
         if vector.shape != (3,) or not bool(vector.isfinite().all()):
             raise ValueError(f"light direction {direction} is not a vector x, y, z")
         if not (ambient >= 0 and math.isfinite(ambient)):
             raise ValueError(f"ambient light is {ambient}; 0 or more needed")
-        tint = torch.as_tensor(np.asarray(color, np.float32))[:, None]
-        return cls(((directional_light(vector) + ambient_light(ambient)) * tint).numpy())
+        tint = np.asarray(color, np.float32)
+        if tint.shape != (3,) or not (np.isfinite(tint).all() and tint.min() >= 0):
+            raise ValueError(f"colour of the light is {color}; three numbers of 0 or more needed")
+        gray = directional_light(vector) + ambient_light(ambient)
+        return cls((gray * torch.from_numpy(tint)[:, None]).numpy())
 
     @classmethod
     def from_angles(cls, azimuth_deg: float, elevation_deg: float, ambient: float = 0.2) -> "Light":
@@ -119,7 +122,11 @@ class Light:
         if spec.startswith("direction:"):
             return cls._from_direction_spec(spec)
         path = Path(spec)
-        if not path.is_file():
+        try:
+            is_file = path.is_file()
+        except OSError:  # a name too long for any file
+            is_file = False
+        if not is_file:
             raise ValueError(f"light {spec!r} is no file and no direction; needed: {SPEC_HELP}")
         if path.suffix.lower() == ".json":
             return cls._from_json(path)

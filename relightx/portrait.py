@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
+from PIL import Image, ImageOps
 
 from relightx.checkpoint import load_model
 from relightx.color import from_integer
@@ -129,7 +129,7 @@ def load(path: str | Path, device: str | None = None) -> Model:
 def read_linear(image: Picture) -> Float[np.ndarray, "height width 3"]:
     """Any accepted picture as linear RGB float32; ValueError for another shape, type or range."""
     if isinstance(image, Image.Image):
-        return from_integer(np.asarray(image.convert("RGB")), "srgb")
+        return from_integer(np.asarray(ImageOps.exif_transpose(image).convert("RGB")), "srgb")
     if isinstance(image, str | Path):
         pixels = read_picture(Path(image))
         return np.repeat(from_integer(pixels, "srgb"), 3 // pixels.shape[2], axis=2)
@@ -144,6 +144,11 @@ def read_linear(image: Picture) -> Float[np.ndarray, "height width 3"]:
         raise ValueError(f"image has shape {image.shape}; height x width x 3 or height x width")
     if not np.isfinite(image).all() or image.min() < 0:
         raise ValueError("image has values that are negative or not finite; linear [0, 1] needed")
+    if image.max() > 1.001:
+        raise ValueError(
+            f"image has values up to {image.max():g}; linear light from 0 to 1 needed: scale or"
+            " clip it, or use PIL.Image.fromarray for 8-bit sRGB"
+        )
     return np.ascontiguousarray(image, np.float32)
 
 

@@ -1,6 +1,7 @@
 """Schedule, weight decay and averaged weights do what the config says."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def test_the_rate_warms_up_in_a_line_and_falls_along_a_cosine_to_zero(network):
     assert found[30] == pytest.approx(1.0)  # half-way from 10 to 50
     assert found[20] == pytest.approx(1 + math.cos(math.pi / 4))
     assert found[50] == pytest.approx(0, abs=1e-9)
-    assert all(one > next_one for one, next_one in zip(found[10:], found[11:], strict=False))
+    assert all(one > next_one for one, next_one in pairwise(found[10:]))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10])

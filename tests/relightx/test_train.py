@@ -21,7 +21,6 @@ from relightx.tracking import read_log
 from relightx.train import choose_precision, main
 from shards.write import write_split
 
-
 pytestmark = pytest.mark.usefixtures("one_core")
 
 
