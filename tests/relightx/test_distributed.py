@@ -17,8 +17,10 @@ def test_two_processes_give_the_losses_of_one(tiny_run, tiny_options, tmp_path, 
     """Three validation portraits on two ranks: one rank fills up, and counts none twice."""
     accelerate = shutil.which("accelerate", path=str(Path(sys.executable).parent))
     done = subprocess.run(
-        [accelerate, "launch", f"--config_file={DDP}", "-m", "relightx.train"]
-        + tiny_options(tmp_path / "run"),
+        [
+            *(accelerate, "launch", f"--config_file={DDP}", "-m", "relightx.train"),
+            *tiny_options(tmp_path / "run"),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -36,6 +36,7 @@ def assert_same(first, second) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_batches_do_not_depend_on_workers(config, num_workers):
     expected = list(training_batches(config, 0, 7))

@@ -1,4 +1,4 @@
-"""The meter reports means since the last report, the tracker every step once, panels what is seen."""
+"""The meter reports means since the last report, the tracker each step once, panels the truth."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A photograph of any kind and size comes back decomposed at its size, and relit inside its mask."""
+"""A photograph of any kind and size is decomposed at its size, and relit inside its mask."""
 
 import json
 from pathlib import Path
