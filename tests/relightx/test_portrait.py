@@ -23,7 +23,7 @@ from relightx.pictures import (
 )
 from relightx.portrait import Model, read_linear
 
-ASTRONAUT = Path(__file__).parents[3] / "shared" / "data" / "photos" / "astronaut.png"
+ASTRONAUT = Path(relightx.__file__).parent / "photos" / "astronaut.jpg"
 LEFT = Light.from_direction((-1, 0, 1))
 
 
@@ -33,15 +33,8 @@ def model(tiny_model) -> Model:
 
 
 @pytest.fixture(scope="module")
-def astronaut() -> Path:
-    if not ASTRONAUT.is_file():
-        pytest.skip("the test photograph shared/data/photos/astronaut.png is not here")
-    return ASTRONAUT
-
-
-@pytest.fixture(scope="module")
-def face(model, astronaut):
-    return model.decompose(astronaut)
+def face(model):
+    return model.decompose(ASTRONAUT)
 
 
 @pytest.fixture
@@ -73,17 +66,17 @@ def test_a_face_is_found_and_decomposed_at_the_photographs_size(face):
     assert 60 < rows.mean() < 180 and 170 < columns.mean() < 280
 
 
-def test_path_picture_and_array_are_the_same_photograph(model, astronaut, face):
-    with Image.open(astronaut) as picture:
+def test_path_picture_and_array_are_the_same_photograph(model, face):
+    with Image.open(ASTRONAUT) as picture:
         from_picture = model.decompose(picture)
         from_array = model.decompose(srgb_to_linear(np.asarray(picture.convert("RGB")) / 255))
-    for other in (from_picture, from_array, model.decompose(str(astronaut))):
+    for other in (from_picture, from_array, model.decompose(str(ASTRONAUT))):
         for name in ("image", "albedo", "normal", "shading", "weight"):
             np.testing.assert_allclose(getattr(other, name), getattr(face, name), atol=1e-3)
 
 
-def test_a_face_relit_leaves_the_rest_of_the_photograph_untouched(model, astronaut, face):
-    relit = model.relight(astronaut, LEFT)
+def test_a_face_relit_leaves_the_rest_of_the_photograph_untouched(model, face):
+    relit = model.relight(ASTRONAUT, LEFT)
     np.testing.assert_array_equal(relit, face.relit(LEFT))
     outside = face.weight == 0
     np.testing.assert_array_equal(relit[outside], face.image[outside])
