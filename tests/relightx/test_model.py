@@ -79,12 +79,12 @@ def test_a_width_that_group_norm_cannot_divide_is_refused(width):
         ModelConfig("unet", width)
 
 
-def test_unet_starts_at_a_flat_gray_face_under_soft_frontal_light():
+def test_unet_starts_at_a_flat_face_of_middling_skin_in_moderate_light():
     torch.manual_seed(0)
     pred = IntrinsicNet(ModelConfig("unet", 8))(torch.rand(1, 2, 3, 32, 32))
     assert pred.normal[:, :, 2].min() > 0.9
-    assert pred.albedo.min() > 0.15 and pred.albedo.max() < 0.5
-    assert shade(pred.normal, pred.sh).min() > 0.5
+    assert pred.albedo.min() > 0.02 and 0.15 < pred.albedo.mean() < 0.6
+    assert 0.3 < shade(pred.normal, pred.sh).mean() < 2
 
 
 def test_unet_albedo_stays_a_share_of_light():

@@ -22,6 +22,7 @@ from relightx.pictures import (
     write_picture,
 )
 from relightx.portrait import Model, read_linear
+from relightx.sh import to_sfsnet
 
 ASTRONAUT = Path(relightx.__file__).parent / "photos" / "astronaut.jpg"
 LEFT = Light.from_direction((-1, 0, 1))
@@ -175,14 +176,13 @@ def test_a_photograph_that_is_not_there_is_refused_by_name(model, tmp_path):
 
 def test_normals_and_light_belong_to_the_photographs_frame(tmp_path):
     """A network of constant answers, asked about a wide picture: nothing may turn them."""
-    network = IntrinsicNet(ModelConfig("unet", 8))
+    network = IntrinsicNet(ModelConfig("sfsnet"))
+    last, light = network.backbone.normal_head[-1], network.backbone.light
     with torch.no_grad():
-        network.backbone.normal_head[-1].weight.zero_()
-        bias = torch.tensor([0.6, 0.0, 0.8]).repeat_interleave(4)
-        network.backbone.normal_head[-1].bias.copy_(bias)
-        network.backbone.light_head[-1].weight.zero_()
-        sh = torch.from_numpy(LEFT.sh).flatten()
-        network.backbone.light_head[-1].bias.copy_(sh)
+        last.weight.zero_()
+        last.bias.copy_((torch.tensor([0.6, 0.0, 0.8]) + 1) / 2)
+        light.weight.zero_()
+        light.bias.copy_(to_sfsnet(torch.from_numpy(LEFT.sh)).flatten())
     save_model(tmp_path / "m", network.config, network.state_dict(), 32, {})
     result = relightx.load(tmp_path / "m").decompose(np.full((30, 50, 3), 0.4, np.float32))
     np.testing.assert_allclose(
