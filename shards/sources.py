@@ -4,7 +4,7 @@ A source is a module with one generator of portraits, sorted by key. To add one,
 a line to SOURCES. Nothing heavy is imported before a source is opened.
 """
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentTypeError, Namespace, _ArgumentGroup
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ class Source(NamedTuple):
     """A source on the command line."""
 
     help: str
-    add_flags: Callable[[ArgumentParser], None]
+    add_flags: Callable[[_ArgumentGroup], None]
     open: Callable[[Namespace], Stream]
     split_file: str | None = None
     """Split that is used when the command line names none, relative to the repository."""
@@ -54,7 +54,7 @@ def at_least_one(text: str) -> int:
     return number
 
 
-def _synthetic_flags(parser: ArgumentParser) -> None:
+def _synthetic_flags(parser: _ArgumentGroup) -> None:
     parser.add_argument(
         "--heads", type=at_least_one, required=True, help="number of heads, one subject each"
     )
@@ -67,7 +67,7 @@ def _synthetic_flags(parser: ArgumentParser) -> None:
     _workers_flag(parser)
 
 
-def _yaleb_flags(parser: ArgumentParser) -> None:
+def _yaleb_flags(parser: _ArgumentGroup) -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder with yaleB11, yaleB12 ...")
     parser.add_argument(
         "--lights",
@@ -77,7 +77,7 @@ def _yaleb_flags(parser: ArgumentParser) -> None:
     )
 
 
-def _folder_flags(parser: ArgumentParser) -> None:
+def _folder_flags(parser: _ArgumentGroup) -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder with a folder per subject")
     parser.add_argument(
         "--transfer",
@@ -91,7 +91,7 @@ def _folder_flags(parser: ArgumentParser) -> None:
     _workers_flag(parser)
 
 
-def _workers_flag(parser: ArgumentParser) -> None:
+def _workers_flag(parser: _ArgumentGroup) -> None:
     parser.add_argument(
         "--workers", type=at_least_one, default=1, help="processes; the bytes do not depend on it"
     )
