@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 from relightx.color import to_srgb8
 from relightx.index import write_atomically
+from relightx.light import Light
 from relightx.portrait import PortraitDecomposition
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -36,19 +39,32 @@ def write_picture(image: Float[np.ndarray, "height width 3"], path: Path) -> Non
 
 
 def write_decomposition(result: PortraitDecomposition, directory: Path) -> None:
-    """Write albedo, normal, shading, mask, a sheet of all, and the light as JSON."""
-    directory.mkdir(parents=True, exist_ok=True)
-    _write(to_srgb8(result.albedo), directory / "albedo.png")
-    _write(_normal8(result), directory / "normal.png")
-    _write(to_srgb8(result.shading), directory / "shading.png")
-    _write(result.mask.astype(np.uint8) * 255, directory / "mask.png")
-    _write(decomposition_sheet(result), directory / "sheet.png")
-    light = {
+    """Write albedo, normal, shading, mask, a sheet of all, and the light as JSON, all or none.
+
+    Raises ValueError for a directory that holds something.
+    """
+    refuse_used_directory(directory)
+    staged = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        _write(to_srgb8(result.albedo), staged / "albedo.png")
+        _write(_normal8(result), staged / "normal.png")
+        _write(to_srgb8(result.shading), staged / "shading.png")
+        _write(result.mask.astype(np.uint8) * 255, staged / "mask.png")
+        _write(decomposition_sheet(result), staged / "sheet.png")
+        write_atomically(staged / "light.json", _light_json(result.light))
+        os.replace(staged, directory)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _light_json(light: Light) -> bytes:
+    content = {
         "convention": "relightx: radiance, orthonormal, order 00 1-1 10 11 2-2 2-1 20 21 22",
-        "sh": np.round(result.light.sh.astype(float), 6).tolist(),
-        "direction": np.round(result.light.direction.astype(float), 6).tolist(),
+        "sh": np.round(light.sh.astype(float), 6).tolist(),
+        "direction": np.round(light.direction.astype(float), 6).tolist(),
     }
-    write_atomically(directory / "light.json", (json.dumps(light, indent=1) + "\n").encode())
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def decomposition_sheet(result: PortraitDecomposition) -> np.ndarray:

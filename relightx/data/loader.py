@@ -179,9 +179,15 @@ def evaluation_batches(
     """Key and batch of every portrait, one at a time under all its lights, in index order.
 
     max_lights: at most so many lights, evenly spaced. All ranks get equally many batches; those
-    that only fill up repeat the last portrait with `valid` False.
+    that only fill up repeat the last portrait with `valid` False. Raises ValueError for a key that
+    stands in two splits, since scores are kept by key.
     """
     reader = ShardReader(indexes)
+    seen: set[str] = set()
+    for path, _, group in reader.places:
+        if group.key in seen:
+            raise ValueError(f"{path}: portrait {group.key!r} is in another of the splits too")
+        seen.add(group.key)
     steps = -(-len(reader) // num_ranks)
     for number in range(rank, steps * num_ranks, num_ranks):
         is_portrait = number < len(reader)

@@ -177,3 +177,9 @@ def test_evaluation_takes_lights_evenly_spaced(tiny_shards, make_portrait, most,
     _, batch = next(evaluation_batches([read_index(tiny_shards / "val")], 32, most))
     sh = make_portrait(lights=4, seed=12).sh[list(lamps)]
     np.testing.assert_allclose(batch.truth.sh[0].numpy(), sh, atol=1e-6)
+
+
+def test_evaluation_refuses_a_portrait_that_stands_in_two_splits(tiny_shards):
+    index = read_index(tiny_shards / "val")
+    with pytest.raises(ValueError, match="is in another of the splits too"):
+        next(evaluation_batches([index, index], 32))
