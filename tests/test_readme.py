@@ -38,8 +38,8 @@ SMALLER = {
     "relightx-shards verify": "",
     "relightx-shards list": "",
     "relightx-shards preview": "",
-    "accelerate launch --config_file configs/accelerate/single.yaml": "--run.steps 3 --data.batch_size"
-    " 2 --data.image_size 32 --run.validate_lights 2",
+    "accelerate launch --config_file configs/accelerate/single.yaml": "--run.steps 3"
+    " --data.batch_size 2 --data.image_size 32 --run.validate_lights 2",
     "accelerate launch --config_file configs/accelerate/ddp_cpu.yaml": "--run.steps 2"
     " --run.validate_every 2",
     "relightx evaluate": "--lights 3",
