@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 
 from relightx.data.fit import Views, unit
+from relightx.data.turn import turned
 from relightx.sh import mirror, rotate
 
 
@@ -31,6 +32,9 @@ class AugmentConfig:
     """Portraits grow or shrink by up to this share."""
     roll_deg: float = 8.0
     """Portraits turn in the picture plane by up to this many degrees, with their light."""
+    turn_deg: float = 0.0
+    """Heads turn with their light, up and down and sideways, by up to this many degrees; only
+    portraits that keep their normal labels."""
     stretch: float = 0.0
     """Smooth random warps move parts of the face by up to this share of the picture's side."""
     skin_stops: float = 0.0
@@ -47,10 +51,18 @@ class AugmentConfig:
             raise ValueError("data.augment.zoom must be below 1 and data.augment.mix at most 1")
 
 
-def augment(views: Views, config: AugmentConfig, rng: np.random.Generator) -> Views:
-    """Draw and apply all changes."""
+def augment(
+    views: Views, config: AugmentConfig, rng: np.random.Generator, has_normal: bool = False
+) -> Views:
+    """Draw and apply all changes.
+
+    has_normal: the portrait's normals may be used; a withheld label must not shape the pictures.
+    """
     if config.mirror and rng.random() < 0.5:
         views = mirrored(views)
+    pitch, yaw = rng.uniform(-config.turn_deg, config.turn_deg, 2)
+    if config.turn_deg and has_normal:
+        views = turned(views, pitch, yaw)
     size = views.mask.shape[0]
     if config.roll_deg or config.shift or config.zoom or config.stretch:
         roll = rng.uniform(-config.roll_deg, config.roll_deg)

@@ -102,10 +102,11 @@ class TrainingPortraits(Dataset):
         rng = np.random.default_rng([self.config.seed, epoch, number])
         views = self._draw_lights(number, rng)
         subject = self.reader.group(number).subject
+        has_normal = views.normal is not None and subject in self.keeps["normal"]
         return Example(
-            augment(views, self.config.augment, rng),
+            augment(views, self.config.augment, rng, has_normal),
             views.albedo is not None and subject in self.keeps["albedo"],
-            views.normal is not None and subject in self.keeps["normal"],
+            has_normal,
             views.sh is not None and subject in self.keeps["light"],
         )
 
