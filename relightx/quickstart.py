@@ -51,6 +51,8 @@ _LARGE_BATCH, _SMALL_BATCH = 16, 8
 _ENOUGH_STEPS = 500
 """With fewer steps than this in the time given, smaller batches and more steps learn more."""
 _TIMED_STEPS = 5
+_FOR_STEPS = 0.85
+"""Share of the minutes that steps get; validations, checkpoints and start-up need the rest."""
 ACCELERATE = {
     "compute_environment": "LOCAL_MACHINE",
     "distributed_type": "NO",
@@ -184,7 +186,7 @@ def choose_steps(out: Path, minutes: float, size: int, seed: int) -> tuple[int, 
     for batch_size in (_LARGE_BATCH, _SMALL_BATCH):
         config = config_from_dict(training_values(out, size, seed, batch_size, STEPS[0]))
         step_s, reading_s = seconds_per_step(config)
-        steps = int((60 * minutes - heads * reading_s) / step_s)
+        steps = int((_FOR_STEPS * 60 * minutes - heads * reading_s) / step_s)
         if steps >= _ENOUGH_STEPS:
             break
     return batch_size, min(max(steps, STEPS[0]), STEPS[1])
