@@ -176,7 +176,14 @@ def test_an_unknown_split_is_refused(balls, tmp_path):
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_a_build_that_is_stopped_leaves_nothing_that_looks_whole(tmp_path, sign):
     command = [sys.executable, "-c", BUILD_WITHOUT_END, str(tmp_path / "d")]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # Tests that a shell started in the background ignore Ctrl-C, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert child.stdout.readline() == "going\n"
     assert len(list(tmp_path.glob(".d.partial-*/train/shard-*.tar"))) > 1
     child.send_signal(sign)
