@@ -18,7 +18,7 @@ from relightx.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, 
 from relightx.config import Config, config_to_dict, parse_config
 from relightx.data import evaluation_batches, training_batches
 from relightx.evaluate import decompose, summarise_portraits
-from relightx.index import read_index, write_atomically
+from relightx.index import Index, read_index, write_atomically
 from relightx.losses import total_loss
 from relightx.meter import Meter
 from relightx.metrics import METRICS, score
@@ -40,6 +40,9 @@ def train(config: Config) -> Path:
     accelerator = _accelerator(config)
     directory = Path(config.run.dir)
     checkpoint = _find_checkpoint(config, directory, accelerator)
+    hashes = {path: read_index(path).sha256 for path in config.data.train}
+    if checkpoint:
+        _check_same_run(checkpoint, config, hashes, directory)
     start = checkpoint.step if checkpoint else 0
     loader = training_batches(
         config.data,
@@ -51,8 +54,8 @@ def train(config: Config) -> Path:
     )
     set_seed(config.run.seed)
     network = IntrinsicNet(config.model).to(accelerator.device)
-    _check_validation(config, network)
-    _write_config(config, directory, accelerator)
+    validation = _check_validation(config, network)
+    _write_config(config, hashes, directory, accelerator)
     batches = iter(loader)
     optimizer = build_optimizer(network, config.optim)
     schedule = build_schedule(optimizer, config.optim, config.run.steps)
@@ -67,18 +70,32 @@ def train(config: Config) -> Path:
     meter = Meter(accelerator, tracker, start)
     best = checkpoint.about["best"] if checkpoint else None
 
+    def save(name: str, step: int, best: dict | None) -> Path:
+        about = {"steps": step, "best": best, "data": hashes}
+        return save_model(
+            directory / name, config.model, average.values, config.data.image_size, about
+        )
+
     def finish(step: int) -> None:
         nonlocal best
         run, is_last = config.run, step == config.run.steps
-        validates = config.data.val and run.validate_every
+        validates = validation and run.validate_every
         validates = validates and (step % run.validate_every == 0 or is_last)
         saves = step % run.checkpoint_every == 0 or is_last
         if validates or saves:
             meter.flush()  # refuses to keep what a bad step has spoilt
         if validates:
-            best = _validate(config, accelerator, network, average, tracker, step, best)
+            scored = _validate(
+                config, validation, accelerator, network, average, tracker, step, best
+            )
+            if scored != best and accelerator.is_main_process:
+                save("best", step, scored)
+            best = scored
         if saves and accelerator.is_main_process:
-            state = _checkpoint(config, step, network, average, optimizer, best)
+            about = {"config": config_to_dict(config), "data": hashes, "best": best}
+            state = Checkpoint(
+                step, network.state_dict(), average.values, optimizer.state_dict(), about
+            )
             save_checkpoint(directory / "checkpoints", state, run.keep_checkpoints)
 
     tracker.say(
@@ -106,8 +123,7 @@ def train(config: Config) -> Path:
         finish(step + 1)
     model_directory = directory / "model"
     if accelerator.is_main_process:
-        about = {"steps": config.run.steps, "best": best, "data": _data_hashes(config)}
-        save_model(model_directory, config.model, average.values, config.data.image_size, about)
+        save("model", config.run.steps, best)
     accelerator.wait_for_everyone()
     tracker.say(f"model written to {model_directory}")
     tracker.close()
@@ -168,41 +184,42 @@ def _find_checkpoint(
     if accelerator.is_main_process:
         for reason in passed_over:
             print(f"relightx train: checkpoint passed over: {reason}", file=sys.stderr)
-    if checkpoint:
-        _check_same_run(checkpoint, config, directory)
     return checkpoint
 
 
-def _check_validation(config: Config, network: IntrinsicNet) -> None:
-    """Refuse now what would fail at the first validation, hours later."""
-    for path in config.data.val:
-        read_index(path)
+def _check_validation(config: Config, network: IntrinsicNet) -> list[Index]:
+    """The splits of data.val; refuses now what would fail at the first validation, hours later."""
+    indexes = [read_index(path) for path in config.data.val]
     if config.data.image_size % network.size_multiple:
         raise ValueError(
             f"data.image_size is {config.data.image_size}; preset {config.model.preset} needs a"
             f" multiple of {network.size_multiple}"
         )
+    return indexes
 
 
-def _write_config(config: Config, directory: Path, accelerator: Accelerator) -> None:
+def _write_config(
+    config: Config, hashes: dict[str, str], directory: Path, accelerator: Accelerator
+) -> None:
     """Make the run's directory with the resolved config in it."""
     if accelerator.is_main_process:
         directory.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(config_to_dict(config), sort_keys=False)
-        hashes = _data_hashes(config)
         head = "".join(f"# {path}: index sha256 {value}\n" for path, value in hashes.items())
         write_atomically(directory / "config.yaml", (head + text).encode())
     accelerator.wait_for_everyone()
 
 
-def _check_same_run(checkpoint: Checkpoint, config: Config, directory: Path) -> None:
-    about = checkpoint.about
-    if about["model"] != config_to_dict(config)["model"]:
+def _check_same_run(
+    checkpoint: Checkpoint, config: Config, hashes: dict[str, str], directory: Path
+) -> None:
+    about, asked = checkpoint.about, config_to_dict(config)["model"]
+    if about["config"]["model"] != asked:
         raise ValueError(
-            f"{directory}: its checkpoint is of the model {about['model']}, the config asks for"
-            f" {config_to_dict(config)['model']}"
+            f"{directory}: its checkpoint is of the model {about['config']['model']}, the config"
+            f" asks for {asked}"
         )
-    if sorted(about["data"].values()) != sorted(_data_hashes(config).values()):
+    if sorted(about["data"].values()) != sorted(hashes.values()):
         raise ValueError(
             f"{directory}: its checkpoint was trained on other shards than data.train names now;"
             " restore them or start a new run"
@@ -214,30 +231,10 @@ def _check_same_run(checkpoint: Checkpoint, config: Config, directory: Path) -> 
         )
 
 
-def _data_hashes(config: Config) -> dict[str, str]:
-    return {path: read_index(path).sha256 for path in config.data.train}
-
-
-def _checkpoint(
-    config: Config,
-    step: int,
-    network: IntrinsicNet,
-    average: MovingAverage,
-    optimizer: torch.optim.Optimizer,
-    best: dict | None,
-) -> Checkpoint:
-    about = {
-        "config": config_to_dict(config),
-        "model": config_to_dict(config)["model"],
-        "data": _data_hashes(config),
-        "best": best,
-    }
-    return Checkpoint(step, network.state_dict(), average.values, optimizer.state_dict(), about)
-
-
 @torch.no_grad()
 def _validate(
     config: Config,
+    indexes: list[Index],
     accelerator: Accelerator,
     network: IntrinsicNet,
     average: MovingAverage,
@@ -245,12 +242,12 @@ def _validate(
     step: int,
     best: dict | None,
 ) -> dict | None:
-    """Score the averaged weights on data.val, each process its share; the best so far is kept."""
+    """Score the averaged weights, each process its share; the best score so far is returned."""
     model = copy.deepcopy(network).eval()
     model.load_state_dict(average.values)
     scores, first = {}, None
     for key, batch in evaluation_batches(
-        [read_index(path) for path in config.data.val],
+        indexes,
         config.data.image_size,
         config.run.validate_lights,
         accelerator.process_index,
@@ -268,25 +265,14 @@ def _validate(
     everyone = {key: row for part in gather_object([scores]) for key, row in part.items()}
     means = {name: s.mean for name, s in summarise_portraits(everyone).items() if s.count}
     name = next(name for name in BEST_METRICS if name in means)
-    value = means[name] if not METRICS[name].higher_is_better else -means[name]
-    is_best = best is None or best["metric"] != name or value < best["value"]
+    comparable = best is not None and best["metric"] == name
+    is_best = not comparable or METRICS[name].improves(means[name], best["value"])
     note = "  ".join(f"{n} {means[n]:.4g}" for n in BEST_METRICS if n in means)
     tracker.log(
         step, {f"val/{n}": v for n, v in means.items()}, f"val {note}{'  best' if is_best else ''}"
     )
     tracker.picture(step, "val/decomposition", decomposition_panel(*first))
-    if not is_best:
-        return best
-    best = {"metric": name, "value": value, "step": step}
-    if accelerator.is_main_process:
-        save_model(
-            Path(config.run.dir) / "best",
-            config.model,
-            average.values,
-            config.data.image_size,
-            {"steps": step, "best": best, "data": _data_hashes(config)},
-        )
-    return best
+    return {"metric": name, "value": means[name], "step": step} if is_best else best
 
 
 def _machine(accelerator: Accelerator) -> str:
