@@ -2,29 +2,35 @@
 
 A portrait is one subject, pose and expression under L lights (a multi-lit group). Its members:
 
-    KEY.light000.png ...  one image per light, 8 or 16 bit, gray or RGB, as the source stored it
-    KEY.albedo.png        optional, 16-bit RGB, linear
-    KEY.normal.png        optional, 16-bit RGB, (normal + 1) / 2: within 0.0016 degrees
-    KEY.mask.png          optional, 8-bit gray, 255 on the portrait
-    KEY.meta.json         lights (name, sh, direction), subject, provenance
+    KEY.light000.png ...    one image per light, 8 or 16 bit, gray or RGB, as the source stored it
+                            (light000.jpg where the build was asked for JPEG)
+    KEY.albedo.png          optional, 16-bit RGB, linear
+    KEY.normal.png          optional, 16-bit RGB, (normal + 1) / 2: within 0.0016 degrees
+    KEY.mask.png            optional, 8-bit gray, 255 on the portrait
+    KEY.confidence.png      optional, 8-bit gray, 255 where the labels can be trusted
+    KEY.meta.json           lights (name, sh, direction), subject, provenance
 
 PNG because it is lossless, holds 16 bits and every WebDataset reader decodes it. Images keep the
-source's integers and name their transfer function, so packing loses nothing.
+source's integers and name their transfer function, so packing loses nothing unless JPEG is asked
+for.
 """
 
 import json
 import re
+from collections.abc import Container
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from relightx.codec import decode_picture, encode_jpeg, encode_png
 from relightx.color import TRANSFERS, from_integer
 
 VERSION = 1
 LABELS = ("real", "pseudo", "absent")
+MAPS = ("albedo", "normal", "mask", "confidence")
+"""Pictures that belong to a portrait and not to one of its lights."""
 MAX_LIGHTS = 1000
 MAX_SIDE_PX = 8192
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -46,6 +52,11 @@ class Provenance:
     """'real' (measured or rendered), 'pseudo' (estimated) or 'absent'; likewise the next two."""
     normal: str = "absent"
     light: str = "absent"
+    affine: tuple[tuple[float, float, float], ...] | None = None
+    """2 x 3 map from (column, row, 1) in the source's picture to the stored picture, in pixels,
+    the centre of the upper left pixel being (0.5, 0.5); None: not moved. It undoes the crop."""
+    source_size: tuple[int, int] | None = None
+    """Width and height of the source's picture, where `affine` is given."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class Portrait:
     albedo: linear RGB in [0, 1].
     normal: unit length; +x right in the image, +y up, +z to the camera; any value outside the mask.
     mask: True on the portrait; None means everywhere.
+    confidence: [0, 1], how far the labels can be trusted at each pixel; it weighs their losses.
+        None means fully.
     sh: radiance coefficients of each light (relightx.sh), with image = albedo * shade(normal, sh).
     direction: unit vector toward each light, same frame.
     """
@@ -71,6 +84,7 @@ class Portrait:
     albedo: Float[np.ndarray, "height width 3"] | None = None
     normal: Float[np.ndarray, "height width 3"] | None = None
     mask: Bool[np.ndarray, "height width"] | None = None
+    confidence: Float[np.ndarray, "height width"] | None = None
     sh: Float[np.ndarray, "lights 3 9"] | None = None
     direction: Float[np.ndarray, "lights 3"] | None = None
 
@@ -105,6 +119,7 @@ def check(portrait: Portrait) -> None:
         "albedo": (height, width, 3),
         "normal": (height, width, 3),
         "mask": (height, width),
+        "confidence": (height, width),
         "sh": (lights, 3, 9),
         "direction": (lights, 3),
     }
@@ -128,21 +143,31 @@ def check(portrait: Portrait) -> None:
             raise ValueError(f"{where}: {name} label is {held_text}, its provenance says {label!r}")
 
 
-def encode(portrait: Portrait) -> dict[str, bytes]:
-    """The tar members of a portrait by extension, in order. Raises ValueError (see `check`)."""
+def encode(portrait: Portrait, jpeg_quality: int | None = None) -> dict[str, bytes]:
+    """The tar members of a portrait by extension, in order. Raises ValueError (see `check`).
+
+    jpeg_quality: 1 to 100 stores the images of the lights, which must be 8-bit sRGB, as JPEG
+        without subsampling of colour; None stores them as PNG, without loss. Labels are always PNG.
+    """
     check(portrait)
-    members = {
-        light_extension(index): _png(image, portrait.key)
-        for index, image in enumerate(portrait.image)
-    }
+    if jpeg_quality is None:
+        members = {
+            light_extension(index): encode_png(image)
+            for index, image in enumerate(portrait.image)
+        }
+    else:
+        members = _jpegs(portrait, jpeg_quality)
     if portrait.albedo is not None:
-        members["albedo.png"] = _png(_to_uint16(portrait.albedo), portrait.key)
+        members["albedo.png"] = encode_png(_to_uint16(portrait.albedo))
     if portrait.normal is not None:
         length = np.linalg.norm(portrait.normal, axis=-1, keepdims=True)
         unit = portrait.normal / np.maximum(length, 1e-6)
-        members["normal.png"] = _png(_to_uint16((unit + 1) / 2), portrait.key)
+        members["normal.png"] = encode_png(_to_uint16((unit + 1) / 2))
     if portrait.mask is not None:
-        members["mask.png"] = _png(portrait.mask.astype(np.uint8)[..., None] * 255, portrait.key)
+        members["mask.png"] = encode_png(portrait.mask.astype(np.uint8)[..., None] * 255)
+    if portrait.confidence is not None:
+        stored = np.rint(np.clip(portrait.confidence, 0, 1) * 255).astype(np.uint8)[..., None]
+        members["confidence.png"] = encode_png(stored)
     members["meta.json"] = json.dumps(_meta(portrait), sort_keys=True).encode()
     return members
 
@@ -160,8 +185,8 @@ def decode(key: str, members: dict[str, bytes], lights: list[int] | None = None)
             f"portrait {key!r} has {len(meta.light_name)} lights, asked for are {chosen}"
         )
     size = meta.size
-    image = np.stack([_picture(key, members, light_extension(i), size) for i in chosen])
-    albedo = normal = mask = None
+    image = np.stack([_picture(key, members, light_member(members, i), size) for i in chosen])
+    albedo = normal = mask = confidence = None
     if "albedo.png" in members:
         albedo = _label(key, members, "albedo.png", size)
     if "normal.png" in members:
@@ -169,6 +194,9 @@ def decode(key: str, members: dict[str, bytes], lights: list[int] | None = None)
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     if "mask.png" in members:
         mask = _picture(key, members, "mask.png", size)[..., 0] > 127
+    if "confidence.png" in members:
+        stored = _picture(key, members, "confidence.png", size)[..., 0]
+        confidence = stored / np.float32(np.iinfo(stored.dtype).max)
     return Portrait(
         key=key,
         subject=meta.subject,
@@ -178,22 +206,32 @@ def decode(key: str, members: dict[str, bytes], lights: list[int] | None = None)
         albedo=albedo,
         normal=normal,
         mask=mask,
+        confidence=confidence,
         sh=None if meta.sh is None else meta.sh[chosen],
         direction=None if meta.direction is None else meta.direction[chosen],
     )
 
 
-def light_extension(index: int) -> str:
+def light_extension(index: int, ending: str = "png") -> str:
     """Extension of the member that holds one light's image."""
-    return f"light{index:03d}.png"
+    return f"light{index:03d}.{ending}"
 
 
-def extensions(num_lights: int, lights: list[int], labels: list[str]) -> list[str]:
-    """Members to read for some lights and some of 'albedo', 'normal', 'mask'."""
+def light_member(held: Container[str], index: int) -> str:
+    """Which of the members held is one light's image: JPEG or, also where there is none, PNG."""
+    jpeg = light_extension(index, "jpg")
+    return jpeg if jpeg in held else light_extension(index)
+
+
+def extensions(
+    held: Container[str], num_lights: int, lights: list[int], labels: tuple[str, ...] = MAPS
+) -> list[str]:
+    """Members to read, of those held, for some lights and some of `MAPS`."""
     outside = [index for index in lights if not 0 <= index < num_lights]
     if outside:
         raise ValueError(f"lights {outside} asked of a portrait with {num_lights}")
-    return [light_extension(i) for i in lights] + [f"{name}.png" for name in labels] + ["meta.json"]
+    maps = [f"{name}.png" for name in labels if f"{name}.png" in held]
+    return [light_member(held, index) for index in lights] + maps + ["meta.json"]
 
 
 def without_labels(portrait: Portrait, names: tuple[str, ...]) -> Portrait:
@@ -219,7 +257,7 @@ def _meta(portrait: Portrait) -> dict[str, Any]:
         "height": portrait.image.shape[1],
         "width": portrait.image.shape[2],
         "lights": [light(index) for index in range(portrait.num_lights)],
-        "provenance": asdict(portrait.provenance),
+        "provenance": {k: v for k, v in asdict(portrait.provenance).items() if v is not None},
     }
 
 
@@ -254,10 +292,20 @@ def _parse_meta(key: str, members: dict[str, bytes]) -> _Meta:
             light_name=[light["name"] for light in meta["lights"]],
             sh=_light_array(meta["lights"], "sh", (3, 9)),
             direction=_light_array(meta["lights"], "direction", (3,)),
-            provenance=Provenance(**meta["provenance"]),
+            provenance=_provenance(meta["provenance"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"portrait {key!r}: meta.json cannot be used: {error!r}") from None
+
+
+def _provenance(record: dict[str, Any]) -> Provenance:
+    affine, size = record.get("affine"), record.get("source_size")
+    if affine is not None:
+        affine = tuple(tuple(map(float, row)) for row in affine)
+        if [len(row) for row in affine] != [3, 3]:
+            raise ValueError(f"affine is not 2 x 3 numbers: {affine}")
+    size = None if size is None else tuple(map(int, size))
+    return Provenance(**(record | {"affine": affine, "source_size": size}))
 
 
 def _light_array(
@@ -277,12 +325,16 @@ def _to_uint16(values: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(values, 0, 1) * 65535).astype(np.uint16)
 
 
-def _png(pixels: np.ndarray, key: str) -> bytes:
-    stored = pixels[..., ::-1] if pixels.shape[-1] == 3 else pixels  # OpenCV's order is BGR
-    done, buffer = cv2.imencode(".png", np.ascontiguousarray(stored))
-    if not done:
-        raise ValueError(f"portrait {key!r}: a {pixels.dtype} {pixels.shape} PNG failed to encode")
-    return buffer.tobytes()
+def _jpegs(portrait: Portrait, quality: int) -> dict[str, bytes]:
+    if portrait.image.dtype != np.uint8 or portrait.provenance.transfer != "srgb":
+        raise ValueError(
+            f"portrait {portrait.key!r}: images are {portrait.image.dtype}"
+            f" {portrait.provenance.transfer}; JPEG holds uint8 srgb"
+        )
+    return {
+        light_extension(index, "jpg"): encode_jpeg(image, quality)
+        for index, image in enumerate(portrait.image)
+    }
 
 
 def _label(
@@ -303,17 +355,7 @@ def _picture(
 ) -> Integer[np.ndarray, "height width channels"]:
     if extension not in members:
         raise ValueError(f"portrait {key!r}: member {extension} is missing")
-    data = members[extension]
-    # The header tells the size before any memory is spent on pixels.
-    found = (int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"))
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or found != size:
-        raise ValueError(
-            f"portrait {key!r}: {extension} is not a PNG of {size[1]}x{size[0]} (found"
-            f" {found[1]}x{found[0]})"
-        )
-    if not data.endswith(b"IEND\xaeB`\x82"):
-        raise ValueError(f"portrait {key!r}: {extension} is cut short")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise ValueError(f"portrait {key!r}: {extension} cannot be decoded")
-    return pixels[..., None] if pixels.ndim == 2 else pixels[..., ::-1]
+    try:
+        return decode_picture(members[extension], size)
+    except ValueError as error:
+        raise ValueError(f"portrait {key!r}: {extension} {error}") from None

