@@ -152,8 +152,7 @@ def encode(portrait: Portrait, jpeg_quality: int | None = None) -> dict[str, byt
     check(portrait)
     if jpeg_quality is None:
         members = {
-            light_extension(index): encode_png(image)
-            for index, image in enumerate(portrait.image)
+            light_extension(index): encode_png(image) for index, image in enumerate(portrait.image)
         }
     else:
         members = _jpegs(portrait, jpeg_quality)

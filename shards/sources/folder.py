@@ -3,26 +3,33 @@
     ROOT/anna/left.png, front.png, right.png             one group; every picture is a light
     ROOT/ben/smile/01.jpg ..., ROOT/ben/neutral/01.jpg   several groups of one subject
 
-The pictures of a group show the same pose and expression and have the same size. Beside them a
-group may hold `albedo.png` (same transfer function as the photographs), `normal.png`
-((normal + 1) / 2; +x right, +y up, +z to the camera), `mask.png` (white on the portrait) and
-`group.json`, whose keys are all optional:
+The pictures of a group show the same pose and expression and have the same size. Optional beside
+them:
 
-    {"lights": [{"file": "left.png", "name": "left", "direction": [-1, 0, 1]}, ...],
-     "transfer": "srgb", "licence": "...", "crop": "...", "source": "...",
-     "labels": {"albedo": "real", "normal": "pseudo", "light": "real"}}
+    albedo.png      same transfer function as the photographs
+    normal.png      (normal + 1) / 2; +x right, +y up, +z to the camera; 16 bits are better
+    mask.png        white on the portrait
+    confidence.png  white where albedo and normal can be trusted, gray or black where less
+    group.json      {"lights": [{"file": "left.png", "name": "left", "direction": [-1, 0, 1],
+                                 "sh": [[9 numbers], [9], [9]]}, ...],
+                     "transfer": "srgb" or "linear", "licence": "...", "crop": "...",
+                     "source": "...", "subject": "...",
+                     "labels": {"albedo": "real", "normal": "pseudo", "light": "real"}}
 
-A light has `direction`, toward it, or `sh`, three rows (R, G, B) of nine radiance coefficients in
-the convention of relightx.sh, or both. The lights listed must be the pictures that are there.
+Every key of group.json is optional. A light has `direction`, toward it, or `sh`, three rows (R, G,
+B) of nine radiance coefficients in the convention of relightx.sh, or both. The lights listed must
+be the pictures that are there. Labels are pseudo unless group.json calls them real.
+
+Whole pictures of people become portraits with --align; labels that are missing can be made from
+lights of known direction with --stereo given.
 """
 
 import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
@@ -30,18 +37,17 @@ from jaxtyping import Bool, Float, Integer
 from relightx.color import from_integer
 from relightx.picture import read_picture
 from relightx.sample import Portrait, Provenance
+from shards.group import Group, faulty, key_of
 
 GROUP_FILE = "group.json"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-LABEL_FILES = ("albedo.png", "normal.png", "mask.png")
-_GROUP_KEYS = ("lights", "transfer", "licence", "crop", "source", "labels")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
+LABEL_FILES = ("albedo.png", "normal.png", "mask.png", "confidence.png")
+_GROUP_KEYS = ("lights", "transfer", "licence", "crop", "source", "subject", "labels")
 _LIGHT_KEYS = ("file", "name", "direction", "sh")
-_NOT_IN_KEY = re.compile(r"[^A-Za-z0-9_-]+")
 
 
-@dataclass(frozen=True)
-class FolderGroup:
-    """A group that was found and not yet read.
+class FolderGroup(NamedTuple):
+    """A group whose list of files was checked and whose pictures were not read yet.
 
     lights: records of group.json, or the file names alone. about: the rest of group.json over the
     defaults.
@@ -55,37 +61,30 @@ class FolderGroup:
 
 
 def folder(
-    root: Path, *, transfer: str = "srgb", licence: str = "not stated"
-) -> Iterator[Portrait]:
+    root: Path, *, transfer: Literal["srgb", "linear"] = "srgb", licence: str = "not stated"
+) -> Iterator[Group]:
     """The groups under `root`, in the order of their folders' names.
 
-    transfer, licence: of groups whose group.json says nothing else. Raises ValueError naming the
-    file for everything that is missing, unreadable, of another size or not understood.
+    Raises ValueError for a root that holds no folders of pictures.
+
+    Args:
+        transfer: transfer function of the pictures, where group.json says nothing
+        licence: terms of the pictures, where group.json is silent
     """
-    yield from map(read_group, folder_groups(root, transfer=transfer, licence=licence))
-
-
-def folder_groups(
-    root: Path, *, transfer: str = "srgb", licence: str = "not stated"
-) -> list[FolderGroup]:
-    """Every group under `root` with its list of files checked, before any picture is read."""
     if not root.is_dir():
         found = "is not a folder" if root.exists() else "does not exist"
         raise ValueError(f"{root}: {found}; a folder with one folder per subject is needed")
     defaults = {"transfer": transfer, "licence": licence, "crop": "as given", "source": root.name}
-    groups: list[FolderGroup] = []
-    for subject in _entries(root):
+    subjects = _entries(root)
+    if not subjects:
+        raise ValueError(f"{root}: is empty; one folder per subject is needed")
+    for subject in subjects:
         if not subject.is_dir():
             raise ValueError(f"{subject}: is not a folder; pictures lie in one folder per subject")
         inside = _entries(subject)
-        if inside and all(entry.is_dir() for entry in inside):
-            groups += [_group(entry, subject.name, defaults) for entry in inside]
-        else:
-            groups.append(_group(subject, subject.name, defaults))
-    if not groups:
-        raise ValueError(f"{root}: is empty; one folder per subject is needed")
-    _refuse_same_keys(groups)
-    return groups
+        nested = bool(inside) and all(entry.is_dir() for entry in inside)
+        for directory in inside if nested else [subject]:
+            yield _found(directory, subject.name, nested, defaults)
 
 
 def read_group(group: FolderGroup) -> Portrait:
@@ -97,6 +96,7 @@ def read_group(group: FolderGroup) -> Portrait:
     mask = _read_mask(group.directory / "mask.png", size)
     albedo = _read_albedo(group.directory / "albedo.png", size, about["transfer"])
     normal = _read_normal(group.directory / "normal.png", size, mask)
+    confidence = _read_confidence(group.directory / "confidence.png", size)
     sh = _light_values(group, "sh", (3, 9))
     direction = _light_values(group, "direction", (3,))
     held = {"albedo": albedo, "normal": normal, "light": sh}
@@ -115,12 +115,27 @@ def read_group(group: FolderGroup) -> Portrait:
         albedo=albedo,
         normal=normal,
         mask=mask,
+        confidence=confidence,
         sh=sh,
         direction=direction,
     )
 
 
-def _group(directory: Path, subject: str, defaults: dict[str, str]) -> FolderGroup:
+def _found(directory: Path, subject: str, nested: bool, defaults: dict[str, str]) -> Group:
+    key = key_of(subject, directory.name) if nested else key_of(subject)
+    try:
+        group = list_group(directory, key, subject, defaults)
+    except ValueError as error:
+        return faulty(key, subject, str(error))
+    return Group(key, group.subject, len(group.lights), partial(read_group, group))
+
+
+def list_group(directory: Path, key: str, subject: str, defaults: dict[str, str]) -> FolderGroup:
+    """The group that a folder holds, before any picture is read.
+
+    defaults: what group.json may say otherwise: transfer, licence, crop, source. Raises ValueError
+    naming the file for what is no picture, not listed, missing or not understood.
+    """
     pictures: list[str] = []
     for entry in _entries(directory):
         if entry.is_dir():
@@ -130,7 +145,7 @@ def _group(directory: Path, subject: str, defaults: dict[str, str]) -> FolderGro
         if entry.suffix.lower() not in IMAGE_SUFFIXES:
             raise ValueError(
                 f"{entry}: is not a picture; needed are {', '.join(IMAGE_SUFFIXES)}"
-                " (16 bits as PNG). Move other files out of the group"
+                " (16 bits as PNG or TIFF). Move other files out of the group"
             )
         pictures.append(entry.name)
     about = _read_about(directory / GROUP_FILE)
@@ -140,8 +155,7 @@ def _group(directory: Path, subject: str, defaults: dict[str, str]) -> FolderGro
     if not lights:
         raise ValueError(f"{directory}: has no pictures; a group needs one for each light")
     _check_lights(directory, lights, pictures)
-    relative = subject if directory.name == subject else f"{subject}_{directory.name}"
-    key = _NOT_IN_KEY.sub("-", relative)
+    subject = about.pop("subject", subject)
     return FolderGroup(key, subject, directory, tuple(lights), defaults | about)
 
 
@@ -159,7 +173,7 @@ def _read_about(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: cannot be read as JSON: {error}") from None
     _check_keys(f"{file}", about, _GROUP_KEYS)
-    for key in ("transfer", "licence", "crop", "source"):
+    for key in ("transfer", "licence", "crop", "source", "subject"):
         if not isinstance(about.get(key, ""), str):
             raise ValueError(f"{file}: {key!r} is {about[key]!r}; a text is needed")
     if about.get("transfer", "srgb") not in ("srgb", "linear"):
@@ -205,17 +219,6 @@ def _check_lights(directory: Path, lights: list[dict[str, Any]], pictures: list[
         )
 
 
-def _refuse_same_keys(groups: list[FolderGroup]) -> None:
-    directory_of: dict[str, Path] = {}
-    for group in groups:
-        other = directory_of.setdefault(group.key, group.directory)
-        if other != group.directory:
-            raise ValueError(
-                f"{group.directory}: its key would be {group.key!r}, which is that of {other};"
-                " rename one (a key keeps letters, digits, '_' and '-')"
-            )
-
-
 def _stack_images(files: list[Path]) -> Integer[np.ndarray, "lights height width channels"]:
     pictures = [read_picture(file) for file in files]
     for file, picture in zip(files, pictures, strict=True):
@@ -253,6 +256,11 @@ def _read_mask(file: Path, size: tuple[int, int]) -> Bool[np.ndarray, "height wi
     if not mask.any():
         raise ValueError(f"{file}: is black throughout; a mask is white on the portrait")
     return mask
+
+
+def _read_confidence(file: Path, size: tuple[int, int]) -> Float[np.ndarray, "height width"] | None:
+    picture = _read_label(file, size)
+    return None if picture is None else from_integer(picture, "linear").mean(axis=-1)
 
 
 def _read_albedo(

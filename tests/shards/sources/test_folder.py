@@ -1,4 +1,5 @@
 import json
+import pickle
 import shutil
 from dataclasses import replace
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from relightx.sample import check, encode
-from shards.folder import folder, folder_groups
+from shards.sources.folder import folder
 
 
 def write_group(directory, portrait, about=None):
@@ -33,6 +34,11 @@ def write_group(directory, portrait, about=None):
     (directory / "group.json").write_text(json.dumps(default | (about or {})))
 
 
+def read(root, **options):
+    """Every portrait of a folder."""
+    return [group.read() for group in folder(root, **options)]
+
+
 @pytest.fixture
 def anna(portrait, tmp_path):
     """ROOT/anna as a folder with everything; ROOT is its parent."""
@@ -46,7 +52,7 @@ def edit(directory, **changes):
 
 
 def test_a_folder_gives_the_portrait_it_was_made_of(anna, portrait):
-    (found,) = folder(anna.parent)
+    (found,) = read(anna.parent)
     check(found)
     np.testing.assert_array_equal(found.image, portrait.image)
     np.testing.assert_array_equal(found.mask, portrait.mask)
@@ -65,7 +71,7 @@ def test_pictures_alone_are_lights_in_the_order_of_their_names(anna, portrait):
     for file in anna.iterdir():
         if "light" not in file.name:
             file.unlink()
-    (found,) = folder(anna.parent, transfer="linear", licence="mine")
+    (found,) = read(anna.parent, transfer="linear", licence="mine")
     assert found.light_name == ("light000", "light001", "light002")
     np.testing.assert_array_equal(found.image, portrait.image)
     assert found.albedo is found.normal is found.mask is found.sh is found.direction is None
@@ -75,7 +81,7 @@ def test_pictures_alone_are_lights_in_the_order_of_their_names(anna, portrait):
 
 def test_labels_are_pseudo_unless_the_group_says_real(anna):
     edit(anna, labels={"normal": "real"})
-    (found,) = folder(anna.parent)
+    (found,) = read(anna.parent)
     made = found.provenance
     assert (made.albedo, made.normal, made.light) == ("pseudo", "real", "pseudo")
 
@@ -83,7 +89,7 @@ def test_labels_are_pseudo_unless_the_group_says_real(anna):
 def test_a_subject_may_have_several_groups(anna, make_portrait):
     write_group(anna.parent / "ben" / "smile.1", make_portrait())
     write_group(anna.parent / "ben" / "neutral", make_portrait())
-    found = list(folder(anna.parent))
+    found = read(anna.parent)
     assert [(p.key, p.subject) for p in found] == [
         ("anna", "anna"),
         ("ben_neutral", "ben"),
@@ -95,16 +101,16 @@ def test_files_that_desktops_leave_are_passed_over(anna):
     (anna / ".DS_Store").write_bytes(b"x")
     (anna.parent / ".hidden").write_bytes(b"x")
     (anna / "Thumbs.db").write_bytes(b"x")
-    assert len(list(folder(anna.parent))) == 1
+    assert len(read(anna.parent)) == 1
 
 
 def test_gray_and_colour_lights_of_one_group_become_colour(anna, portrait):
     shutil.copy(anna / "mask.png", anna / "light000.png")  # 8-bit gray
     with pytest.raises(ValueError, match=r"light001\.png.*uint16.*one bit depth"):
-        list(folder(anna.parent))
+        read(anna.parent)
     gray = replace(portrait, image=portrait.image[..., :1])
     (anna / "light000.png").write_bytes(encode(gray)["light000.png"])
-    (found,) = folder(anna.parent)
+    (found,) = read(anna.parent)
     assert found.image.shape == portrait.image.shape
     np.testing.assert_array_equal(found.image[0, ..., 2], portrait.image[0, ..., 0])
 
@@ -112,72 +118,88 @@ def test_gray_and_colour_lights_of_one_group_become_colour(anna, portrait):
 def test_a_missing_light_is_refused(anna):
     (anna / "light001.png").unlink()
     with pytest.raises(ValueError, match=r"group\.json.*'light001\.png'.*not in the folder"):
-        folder_groups(anna.parent)
+        read(anna.parent)
 
 
 def test_a_picture_that_is_not_listed_is_refused(anna):
     shutil.copy(anna / "light001.png", anna / "light007.png")
     with pytest.raises(ValueError, match=r"lists 3 lights.*'light007\.png'"):
-        folder_groups(anna.parent)
+        read(anna.parent)
 
 
 def test_a_light_listed_twice_is_refused(anna):
     lights = json.loads((anna / "group.json").read_text())["lights"]
     edit(anna, lights=[*lights, lights[0]])
     with pytest.raises(ValueError, match="twice"):
-        folder_groups(anna.parent)
+        read(anna.parent)
 
 
 @pytest.mark.parametrize("name", ["light002.png", "albedo.png", "normal.png", "mask.png"])
 def test_another_size_is_refused_by_the_name_of_the_file(anna, make_portrait, name):
     (anna / name).write_bytes(encode(make_portrait(size=16))[name])
     with pytest.raises(ValueError, match=rf"{name}.*16x16.*32x32"):
-        list(folder(anna.parent))
+        read(anna.parent)
 
 
 def test_a_file_that_is_no_picture_is_refused(anna):
     (anna / "light001.png").write_text("not a picture")
     with pytest.raises(ValueError, match=r"light001\.png: is not a picture"):
-        list(folder(anna.parent))
+        read(anna.parent)
     (anna / "readme.txt").write_text("about these pictures")
     with pytest.raises(ValueError, match=r"readme\.txt: is not a picture"):
-        list(folder(anna.parent))
+        read(anna.parent)
 
 
 def test_empty_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is empty"):
-        folder_groups(tmp_path)
+        read(tmp_path)
     (tmp_path / "anna").mkdir()
     with pytest.raises(ValueError, match="anna: has no pictures"):
-        folder_groups(tmp_path)
+        read(tmp_path)
     with pytest.raises(ValueError, match="does not exist"):
-        folder_groups(tmp_path / "none")
+        read(tmp_path / "none")
 
 
 def test_pictures_beside_the_subjects_are_refused(anna):
     shutil.copy(anna / "light001.png", anna.parent / "photo.png")
     with pytest.raises(ValueError, match=r"photo\.png.*one folder per subject"):
-        folder_groups(anna.parent)
+        read(anna.parent)
 
 
-def test_two_groups_of_one_key_are_refused_by_both_names(anna, make_portrait):
-    write_group(anna.parent / "a b", make_portrait())
-    write_group(anna.parent / "a-b", make_portrait())
-    with pytest.raises(ValueError, match=r"a-b: its key.*a b"):
-        folder_groups(anna.parent)
+def test_a_group_that_is_wrong_does_not_stop_the_others_from_being_found(anna, make_portrait):
+    write_group(anna.parent / "ben", make_portrait())
+    (anna / "light001.png").unlink()
+    wrong, right = folder(anna.parent)
+    with pytest.raises(ValueError, match=r"'light001\.png', which is not in the folder"):
+        wrong.read()
+    assert (wrong.key, wrong.lights) == ("anna", 0)
+    assert (right.key, right.lights, right.read().key) == ("ben", 3, "ben")
+
+
+def test_a_found_group_travels_to_another_process(anna):
+    (group,) = folder(anna.parent)
+    assert pickle.loads(pickle.dumps(group)).read().key == "anna"
+
+
+def test_confidence_and_the_subject_of_a_group_are_read(anna, portrait):
+    shutil.copy(anna / "mask.png", anna / "confidence.png")
+    edit(anna, subject="person 7")
+    (found,) = read(anna.parent)
+    np.testing.assert_array_equal(found.confidence, portrait.mask)
+    assert (found.key, found.subject) == ("anna", "person 7")
 
 
 def test_normals_of_another_encoding_are_refused(anna):
     shutil.copy(anna / "albedo.png", anna / "normal.png")
     with pytest.raises(ValueError, match=r"normal\.png.*usual length"):
-        list(folder(anna.parent))
+        read(anna.parent)
 
 
 def test_normals_that_look_away_are_refused(anna, portrait):
     away = replace(portrait, normal=portrait.normal * [1, 1, -1])
     (anna / "normal.png").write_bytes(encode(away)["normal.png"])
     with pytest.raises(ValueError, match=r"normal\.png.*\+z to the camera"):
-        list(folder(anna.parent))
+        read(anna.parent)
 
 
 @pytest.mark.parametrize(
@@ -196,13 +218,13 @@ def test_normals_that_look_away_are_refused(anna, portrait):
 def test_a_group_file_that_is_not_understood_is_refused(anna, changes, message):
     edit(anna, **changes)
     with pytest.raises(ValueError, match=rf"group\.json.*{message}"):
-        folder_groups(anna.parent)
+        read(anna.parent)
 
 
 def test_a_group_file_that_is_not_json_is_refused(anna):
     (anna / "group.json").write_text("{lights:")
     with pytest.raises(ValueError, match=r"group\.json.*JSON"):
-        folder_groups(anna.parent)
+        read(anna.parent)
 
 
 @pytest.mark.parametrize(
@@ -221,4 +243,4 @@ def test_an_impossible_light_is_refused(anna, index, light, message):
     lights[index] |= light
     edit(anna, lights=lights)
     with pytest.raises(ValueError, match=message):
-        list(folder(anna.parent))
+        read(anna.parent)
