@@ -7,6 +7,7 @@ not depend on the order or the number of portraits.
 import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +18,24 @@ FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 Assign = Callable[[str], str]
 """subject -> name of its split."""
+
+
+def spelling(subject: str) -> str:
+    """What two ways to write one person's name have in common; '' for a name of marks alone.
+
+    'Anna B', 'anna_b ' and 'ANNA-b.' give 'anna b'. Case, Unicode's variants of one character and
+    invisible characters do not count, a run of spaces and punctuation is one space, none at the
+    ends. Letters, accents, digits and signs such as '+' do count: 'anna1' is not 'anna 1'.
+    """
+    plain = unicodedata.normalize("NFKC", subject).casefold()
+    return " ".join("".join(map(_spelt, unicodedata.normalize("NFKC", plain))).split())
+
+
+def _spelt(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Cf":  # zero-width spaces, byte-order marks, directions of writing
+        return ""
+    return " " if category[0] in "ZP" or category == "Cc" else character
 
 
 def hash_split(fractions: dict[str, float], seed: int = 0) -> Assign:

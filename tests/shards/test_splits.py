@@ -1,8 +1,9 @@
 import json
+import unicodedata
 
 import pytest
 
-from shards.splits import file_split, hash_split, parse_fractions
+from shards.splits import file_split, hash_split, parse_fractions, spelling
 
 FRACTIONS = {"train": 0.7, "val": 0.2, "test": 0.1}
 SUBJECTS = [f"person{index}" for index in range(3000)]
@@ -103,3 +104,38 @@ def test_a_broken_file_is_refused_by_its_name(tmp_path, content, message):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"none\.json.*cannot be read"):
         file_split(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "anna b",
+        "ANNA B",
+        "anna_b",
+        " anna  b ",
+        "Anna-B.",
+        "anna\t_ b",
+        "ａｎｎａ b",
+        "an\u200bna b",
+    ],
+)
+def test_one_name_has_one_spelling(other):
+    assert spelling(other) == spelling("Anna B") == "anna b"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("anna1", "anna2"), ("anna1", "anna 1"), ("a+1", "a-1"), ("rené", "rene"), ("1.2", "12")],
+)
+def test_different_names_keep_different_spellings(one, other):
+    assert spelling(one) != spelling(other)
+
+
+@pytest.mark.parametrize("name", ["rené", "ΣΊΣΥΦΟΣ", "Straße", "ǅ", "ﬁn_", "İ", "a\u0345"])
+def test_a_spelling_is_its_own_spelling_whatever_the_form_of_its_accents(name):
+    assert spelling(spelling(name)) == spelling(name)
+    assert spelling(unicodedata.normalize("NFD", name)) == spelling(name)
+
+
+def test_a_name_of_marks_alone_has_no_spelling():
+    assert spelling(" _-. ") == spelling("") == ""
