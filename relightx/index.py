@@ -7,6 +7,8 @@ It has no time stamps: the same input gives the same bytes.
 import hashlib
 import json
 import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,26 +58,47 @@ class Index:
         return sorted({group.subject for group in self.groups})
 
 
+@dataclass(frozen=True)
+class Totals:
+    """What a split holds."""
+
+    shards: int
+    groups: int
+    images: int
+    subjects: int
+    bytes: int
+
+
+def totals_of(shards: Sequence[ShardEntry]) -> Totals:
+    """What these shards hold together."""
+    groups = [group for shard in shards for group in shard.groups]
+    return Totals(
+        shards=len(shards),
+        groups=len(groups),
+        images=sum(group.lights for group in groups),
+        subjects=len({group.subject for group in groups}),
+        bytes=sum(shard.bytes for shard in shards),
+    )
+
+
+def index_parts(split: str, shards: Iterable[ShardEntry], totals: Totals) -> Iterator[bytes]:
+    """The bytes of an index.json in pieces, so that no more than one shard's table is in memory."""
+    opening = b'{"shards": ['
+    for shard in shards:
+        yield opening + json.dumps(asdict(shard), sort_keys=True).encode()
+        opening = b", "
+    rest = {"split": split, "totals": asdict(totals), "version": VERSION}
+    yield b"], " + json.dumps(rest, sort_keys=True)[1:].encode() + b"\n"
+
+
 def write_index(directory: Path, split: str, shards: list[ShardEntry]) -> Path:
     """Write index.json of a finished split; raises ValueError for keys that occur twice."""
-    keys = [group.key for shard in shards for group in shard.groups]
-    if len(set(keys)) != len(keys):
-        twice = sorted({key for key in keys if keys.count(key) > 1})
+    keys = Counter(group.key for shard in shards for group in shard.groups)
+    twice = sorted(key for key, count in keys.items() if count > 1)
+    if twice:
         raise ValueError(f"{directory}: group keys occur twice: {', '.join(twice[:5])}")
-    groups = [group for shard in shards for group in shard.groups]
-    content = {
-        "version": VERSION,
-        "split": split,
-        "totals": {
-            "shards": len(shards),
-            "groups": len(groups),
-            "images": sum(group.lights for group in groups),
-            "subjects": len({group.subject for group in groups}),
-            "bytes": sum(shard.bytes for shard in shards),
-        },
-        "shards": [asdict(shard) for shard in shards],
-    }
-    return write_atomically(directory / NAME, (json.dumps(content, sort_keys=True) + "\n").encode())
+    data = b"".join(index_parts(split, shards, totals_of(shards)))
+    return write_atomically(directory / NAME, data)
 
 
 def read_index(path: str | Path) -> Index:
@@ -89,17 +112,21 @@ def read_index(path: str | Path) -> Index:
             f"{path}: no {NAME} found; needed is a split made by relightx-shards"
             " (an interrupted build leaves none)"
         )
-    data = file.read_bytes()
+    return parse_index(file.read_bytes(), str(file))
+
+
+def parse_index(data: bytes, name: str) -> Index:
+    """The index that an index.json holds; raises ValueError, naming the file, as `read_index`."""
     try:
         content: dict[str, Any] = json.loads(data)
         if content["version"] != VERSION:
             raise ValueError(f"format version {content['version']}, this program reads {VERSION}")
-        shards = tuple(_shard(entry) for entry in content["shards"])
+        shards = tuple(parse_shard(entry) for entry in content["shards"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not a readable shard index: {error}") from None
+        raise ValueError(f"{name}: not a readable shard index: {error}") from None
     if not any(shard.groups for shard in shards):
-        raise ValueError(f"{file}: the split has no portraits")
-    return Index(content["split"], shards, str(file), hashlib.sha256(data).hexdigest())
+        raise ValueError(f"{name}: the split has no portraits")
+    return Index(content["split"], shards, name, hashlib.sha256(data).hexdigest())
 
 
 def write_atomically(path: Path, data: bytes) -> Path:
@@ -116,7 +143,8 @@ def write_atomically(path: Path, data: bytes) -> Path:
     return path
 
 
-def _shard(entry: dict[str, Any]) -> ShardEntry:
+def parse_shard(entry: dict[str, Any]) -> ShardEntry:
+    """A shard's table from its JSON; raises ValueError, KeyError or TypeError for another."""
     groups = tuple(
         GroupEntry(
             group["key"],

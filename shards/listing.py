@@ -7,7 +7,8 @@ from pathlib import Path
 from relightx.index import Index
 from relightx.sample import Portrait, decode
 from shards.read import find_splits, read_members, read_splits
-from shards.write import Totals
+from shards.table import size_text, table
+from relightx.index import Totals
 
 MAX_READ = 200
 """Portraits of a split that are opened for their labels and licence."""
@@ -21,9 +22,16 @@ def totals_table(totals: dict[str, Totals]) -> str:
     rows = [("split", "portraits", "subjects", "images", "shards", "size")]
     for split, t in totals.items():
         rows.append(
-            (split, f"{t.groups}", f"{t.subjects}", f"{t.images}", f"{t.shards}", _size(t.bytes))
+            (
+                split,
+                f"{t.groups}",
+                f"{t.subjects}",
+                f"{t.images}",
+                f"{t.shards}",
+                size_text(t.bytes),
+            )
         )
-    return _table(rows)
+    return table(rows)
 
 
 def describe(directory: Path) -> str:
@@ -92,15 +100,3 @@ def _counted(values: Iterable[str]) -> str:
         shown.append(f"and {len(counts) - MAX_SHOWN} more")
     separator = "\n" + " " * 13 if any(len(value) > 20 for value in counts) else ", "
     return separator.join(shown)
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size < 2**30 else f"{size / 2**30:.2f} GiB"
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
-    return "\n".join(lines)

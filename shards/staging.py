@@ -1,7 +1,7 @@
 """A directory that is there whole or not at all.
 
-It is built under a hidden name beside its destination and renamed at the end: a build that is
-interrupted leaves nothing that could be taken for a data set.
+It is built under a hidden name beside its destination and renamed at the end: what is interrupted
+leaves nothing that could be taken for a data set.
 """
 
 import errno
@@ -26,7 +26,7 @@ def staged(out: Path, overwrite: bool) -> Iterator[Path]:
     staging.mkdir()
     try:
         yield staging
-        _publish(staging, out, overwrite)
+        publish(staging, out, overwrite)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -60,11 +60,9 @@ def refuse_taken(out: Path, overwrite: bool) -> None:
         )
 
 
-def unfinished(out: Path) -> list[Path]:
-    """What builds of `out` that run, or were killed, have beside it."""
-    if not out.parent.is_dir():
-        return []
-    return [path for path in out.parent.iterdir() if path.name.startswith(_partial_prefix(out))]
+def staging_of(out: Path) -> Path:
+    """The hidden directory in which a build of `out` grows; one name, so that it can go on."""
+    return out.with_name(f"{_partial_prefix(out).rstrip('-')}")
 
 
 def _foreign_file(directory: Path) -> str | None:
@@ -73,6 +71,8 @@ def _foreign_file(directory: Path) -> str | None:
     if not any(directory.glob(NAME)) and not any(directory.glob(f"*/{NAME}")):
         return f"no {NAME}"
     for entry in entries:
+        if entry.name == "build-report.json":
+            continue
         inside = sorted(entry.iterdir()) if entry.is_dir() and entry.name in SPLITS else [entry]
         for file in inside:
             if file.name != NAME and not (file.suffix == ".tar" and file.stem[:6] == "shard-"):
@@ -80,7 +80,8 @@ def _foreign_file(directory: Path) -> str | None:
     return None
 
 
-def _publish(staging: Path, out: Path, overwrite: bool) -> None:
+def publish(staging: Path, out: Path, overwrite: bool) -> None:
+    """Rename a finished directory to its place, which is free, empty or, to overwrite, ours."""
     if not overwrite or not out.exists():
         os.rename(staging, out)  # takes the place of an empty directory, of no other
         return

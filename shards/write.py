@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from relightx.index import GroupEntry, ShardEntry, write_index
+from relightx.index import GroupEntry, ShardEntry, Totals, totals_of, write_index
 from relightx.sample import Portrait, encode
 from shards.splits import SPLITS, Assign
 from shards.staging import staged
@@ -30,19 +30,23 @@ class Packed(NamedTuple):
     members: dict[str, bytes]
 
 
-class Totals(NamedTuple):
-    """What a split holds."""
+def pack(portrait: Portrait, jpeg_quality: int | None = None) -> Packed:
+    """Encode a portrait; raises ValueError for one that cannot be stored whole.
 
-    shards: int
-    groups: int
-    images: int
-    subjects: int
-    bytes: int
+    jpeg_quality: see `relightx.sample.encode`.
+    """
+    members = encode(portrait, jpeg_quality)
+    return Packed(portrait.key, portrait.subject, portrait.num_lights, members)
 
 
-def pack(portrait: Portrait) -> Packed:
-    """Encode a portrait; raises ValueError for one that cannot be stored whole."""
-    return Packed(portrait.key, portrait.subject, portrait.num_lights, encode(portrait))
+def shard_name(number: int) -> str:
+    """File name of a split's shard."""
+    return f"shard-{number:06d}.tar"
+
+
+def tar_bytes(packed: Packed) -> int:
+    """Bytes of a portrait's members in a tar, with their headers."""
+    return sum(_BLOCK + _padded(len(data)) for data in packed.members.values())
 
 
 def write_split(
@@ -103,29 +107,21 @@ class _SplitWriter:
         self.directory, self.split, self.shard_bytes = directory, split, shard_bytes
         self.files = files
         self.shards: list[ShardEntry] = []
-        self.open_shard: _ShardWriter | None = None
+        self.open_shard: ShardWriter | None = None
 
     def add(self, packed: Packed) -> None:
-        size = sum(_BLOCK + _padded(len(data)) for data in packed.members.values())
-        if self.open_shard and self.open_shard.position + size > self.shard_bytes:
+        full = self.open_shard and self.open_shard.position + tar_bytes(packed) > self.shard_bytes
+        if full:
             self._close_shard()
         if self.open_shard is None:
-            name = f"shard-{len(self.shards):06d}.tar"
-            self.open_shard = _ShardWriter(self.directory / name)
+            self.open_shard = ShardWriter(self.directory / shard_name(len(self.shards)))
             self.files.callback(self.open_shard.stream.close)
         self.open_shard.add(packed)
 
     def finish(self) -> Totals:
         self._close_shard()
         write_index(self.directory, self.split, self.shards)
-        groups = [group for shard in self.shards for group in shard.groups]
-        return Totals(
-            shards=len(self.shards),
-            groups=len(groups),
-            images=sum(group.lights for group in groups),
-            subjects=len({group.subject for group in groups}),
-            bytes=sum(shard.bytes for shard in self.shards),
-        )
+        return totals_of(self.shards)
 
     def _close_shard(self) -> None:
         if self.open_shard:
@@ -133,7 +129,7 @@ class _SplitWriter:
             self.open_shard = None
 
 
-class _ShardWriter:
+class ShardWriter:
     """One tar file, hashed as it is written and renamed when it is closed.
 
     The headers are written here and not by tarfile.TarFile, which does not tell where the content
@@ -167,6 +163,11 @@ class _ShardWriter:
         os.rename(self.partial, self.path)
         digest = self.sha256.hexdigest()
         return ShardEntry(self.path.name, self.position, digest, tuple(self.groups))
+
+    def abandon(self) -> None:
+        """Leave nothing behind; does no harm after `close`."""
+        self.stream.close()
+        self.partial.unlink(missing_ok=True)
 
     def _write(self, data: bytes) -> None:
         self.stream.write(data)

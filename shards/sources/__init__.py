@@ -10,8 +10,7 @@ one function and add its line here.
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import ModuleType
-
-from shards.group import Group
+from typing import Any
 
 SOURCES = {
     "synthetic": "heads rendered from the MakeHuman mesh, with exact labels",
@@ -25,12 +24,15 @@ SOURCES = {
     "multipie": "CMU Multi-PIE, nineteen flashes a pose",
 }
 
+SPLIT_FILES = {"yaleb": "configs/splits/yaleb.json"}
+"""Split that is used when the command line names none, relative to the repository."""
+
 
 def source_module(name: str) -> ModuleType:
     """The module of a source; imported only when it is used, since most need heavy libraries."""
     return import_module(f"shards.sources.{name}")
 
 
-def source(name: str) -> Callable[..., Iterator[Group]]:
-    """The generator function of a source."""
+def source(name: str) -> Callable[..., Iterator[Any]]:
+    """The generator function of a source; it yields shards.group.Group, heavy to import here."""
     return getattr(source_module(name), name)
