@@ -1,12 +1,21 @@
 """Source `yaleb`: the cropped Extended Yale Face Database B, one group per subject.
 
     ROOT/yaleB11/yaleB11_P00A+035E-20.pgm (or .png)    8-bit gray, azimuth 35, elevation -20
+    ROOT/yaleB11/yaleB11_P00_Ambient.pgm               optional: the room without a strobe
+
+The set is given by the UCSD Computer Vision group ("Extended Yale Face Database B", the cropped
+version); for research only, without redistribution, citing Georghiades 2001 and Lee 2005.
 
 Real faces under one strobe at a time. The direction of each light is in the file's name; normals
 and albedo are found by photometric stereo from the 37 frontal lights, whose strengths are known
-(yaleb.json, measured on the photographs). Frames marked `.bad`, ambient frames, black frames (the
-strobe did not fire) and frames known to be out of place are left out and counted in the portrait's
-provenance.
+(yaleb.json, measured on the photographs). The confidence of that fit is stored: it is low on
+pupils, nostrils, wet lips, brows, beards and the highlight of the nose. Frames marked `.bad`, black
+frames (the strobe did not fire) and frames known to be out of place are left out and counted in
+the portrait's provenance.
+
+The ambient frame, where it has the size of the others, is subtracted from them and the difference
+is stored, since the light label is the strobe alone. The cropped release has it uncropped, 640x480:
+then it cannot be subtracted, and it is counted among the frames left out.
 
 A light is `strength * EXPOSURE * directional_light(direction)`. Over the 28 subjects
 image - albedo * shade(normal, sh) is 8.6 gray levels in the mean (8.3 with exact Lambertian shading
@@ -20,7 +29,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -30,6 +41,8 @@ from jaxtyping import Bool, Float, UInt8
 from relightx.picture import read_picture
 from relightx.sample import Portrait, Provenance
 from relightx.sh import directional_light
+from shards.frames import without_ambient
+from shards.group import Group, faulty, key_of
 from shards.photometric_stereo import MIN_LIGHTS, Surface, photometric_stereo, residual
 
 _MEASURED = json.loads(Path(__file__).with_name("yaleb.json").read_text())
@@ -57,18 +70,25 @@ class Frame:
     light: str
 
 
-def yaleb(root: Path, *, lights: str = "frontal") -> Iterator[Portrait]:
+def yaleb(
+    root: Path,
+    *,
+    lights: Literal["frontal", "all"] = "frontal",
+    ambient: Literal["subtract", "ignore"] = "subtract",
+) -> Iterator[Group]:
     """The subjects under `root` in the order of their names.
 
-    lights: 'frontal' keeps the 37 lights within 60 degrees of azimuth and 45 of elevation; 'all'
-        keeps up to 64. Strengths of the further lights are fitted to each image, by least squares
-        on the part of the face they reach, which makes the light label 'pseudo'.
-    Raises ValueError naming the place for a root without subjects, a file that is not such a
-    photograph, photographs of several sizes and fewer than 4 usable frontal lights.
+    Raises ValueError naming the place for a root without subjects. Reading a group raises it for a
+    file that is not such a photograph, photographs of several sizes and fewer than 4 usable frontal
+    lights.
+
+    Args:
+        lights: 'frontal' keeps the 37 lights within 60 degrees of azimuth and 45 of elevation;
+            'all' keeps up to 64, the strengths of the further lights fitted to each image by least
+            squares on the part of the face they reach, which makes the light label 'pseudo'
+        ambient: 'subtract' takes the ambient frame, where it has their size, from all others
     """
-    if lights not in ("frontal", "all"):
-        raise ValueError(f"lights is {lights!r}; 'frontal' or 'all' needed")
-    return (_portrait(folder, lights) for folder in _subject_folders(root))
+    return (_found(folder, lights, ambient) for folder in _subject_folders(root))
 
 
 def light_direction(light: str) -> Float[np.ndarray, "3"]:
@@ -121,9 +141,21 @@ def face_mask(
     return _without_holes(_morphology(face, cv2.MORPH_CLOSE, width // 7))
 
 
-def _portrait(folder: Path, lights: str) -> Portrait:
+def _found(folder: Path, lights: str, ambient: str) -> Group:
+    key = key_of(folder.name)
+    try:
+        frames, _ = _frames(folder, lights)
+    except ValueError as error:
+        return faulty(key, folder.name, str(error))
+    return Group(key, folder.name, len(frames), partial(_read_subject, folder, lights, ambient))
+
+
+def _read_subject(folder: Path, lights: str, ambient: str) -> Portrait:
     frames, left_out = _frames(folder, lights)
     image = _read(frames)
+    room = _ambient(folder, image.shape[1:], ambient, left_out)
+    if room is not None:
+        image = without_ambient(image[..., None], room[None, ..., None], "linear")[..., 0]
     fired = image.mean(axis=(1, 2)) >= BLACK_LEVEL
     left_out["black"] += int((~fired).sum())
     image, names = (
@@ -146,25 +178,32 @@ def _portrait(folder: Path, lights: str) -> Portrait:
         strength[index] = _fit_strength(linear[index], surface, direction[index], mask)
     sh = torch.from_numpy(strength)[:, None] * directional_light(torch.from_numpy(direction))
     return Portrait(
-        key=folder.name,
+        key=key_of(folder.name),
         subject=folder.name,
         image=image[..., None],
         light_name=tuple(names),
-        provenance=_provenance(left_out, measured_lights=bool(measured.all())),
+        provenance=_provenance(
+            image.shape[1:], left_out, bool(measured.all()), subtracted=room is not None
+        ),
         albedo=np.repeat(np.clip(surface.albedo, 0, 1)[..., None], 3, axis=2),
         normal=surface.normal,
         mask=mask,
+        confidence=surface.confidence,
         sh=sh[:, None].expand(-1, 3, -1).numpy(),
         direction=direction,
     )
 
 
-def _provenance(left_out: Counter[str], measured_lights: bool) -> Provenance:
+def _provenance(
+    size: tuple[int, int], left_out: Counter[str], measured_lights: bool, subtracted: bool
+) -> Provenance:
+    height, width = size
     return Provenance(
         source="Extended Yale Face Database B, cropped",
         licence="research use only, no redistribution; cite Georghiades 2001 and Lee 2005",
-        crop=f"168x192 as released, taken as linear; frames left out: {_counted(left_out)}."
-        " Normal and albedo by photometric stereo from the frontal lights",
+        crop=f"{width}x{height} as released, taken as linear; frames left out:"
+        f" {_counted(left_out)}. Normal and albedo by photometric stereo from the frontal lights"
+        + (". The ambient frame was subtracted" if subtracted else ""),
         transfer="linear",
         albedo="real",
         normal="real",
@@ -192,6 +231,8 @@ def _frames(folder: Path, lights: str) -> tuple[list[Frame], Counter[str]]:
     frames: dict[str, Frame] = {}
     left_out: Counter[str] = Counter()
     for file in sorted(folder.iterdir()):
+        if file.name.startswith("."):
+            continue  # what desktops leave beside files
         if file.suffix == ".bad":
             left_out["marked .bad"] += 1
         elif file.suffix in PICTURE_SUFFIXES and not file.stem.endswith("_Ambient"):
@@ -210,6 +251,24 @@ def _frames(folder: Path, lights: str) -> tuple[list[Frame], Counter[str]]:
     return list(frames.values()), left_out
 
 
+def _ambient(
+    folder: Path, size: tuple[int, int], ambient: str, left_out: Counter[str]
+) -> UInt8[np.ndarray, "height width"] | None:
+    """The ambient frame to subtract; what is left out of it is counted."""
+    files = [folder / f"{folder.name}_P00_Ambient{suffix}" for suffix in PICTURE_SUFFIXES]
+    files = [file for file in files if file.exists()]
+    if not files:
+        return None
+    if ambient == "ignore":
+        left_out["ambient"] += 1
+        return None
+    pixels = _read_gray(files[0])
+    if pixels.shape != size:
+        left_out["ambient of another size"] += 1
+        return None
+    return pixels
+
+
 def _light_of(file: Path) -> str:
     name = _FRAME.fullmatch(file.stem)
     if not name or name[1] != file.parent.name:
@@ -225,19 +284,22 @@ def _light_of(file: Path) -> str:
 def _read(frames: list[Frame]) -> UInt8[np.ndarray, "lights height width"]:
     images: list[np.ndarray] = []
     for frame in frames:
-        pixels = read_picture(frame.file)
-        if pixels.shape[2] != 1 or pixels.dtype != np.uint8:
-            raise ValueError(
-                f"{frame.file}: {pixels.shape[2]} channels of {pixels.dtype}; 8-bit gray needed"
-            )
-        if images and pixels.shape[:2] != images[0].shape:
+        pixels = _read_gray(frame.file)
+        if images and pixels.shape != images[0].shape:
             height, width = images[0].shape
             raise ValueError(
                 f"{frame.file}: is {pixels.shape[1]}x{pixels.shape[0]}, {frames[0].file.name} is"
                 f" {width}x{height}; one size per subject needed"
             )
-        images.append(pixels[..., 0])
+        images.append(pixels)
     return np.stack(images)
+
+
+def _read_gray(file: Path) -> UInt8[np.ndarray, "height width"]:
+    pixels = read_picture(file)
+    if pixels.shape[2] != 1 or pixels.dtype != np.uint8:
+        raise ValueError(f"{file}: {pixels.shape[2]} channels of {pixels.dtype}; 8-bit gray needed")
+    return pixels[..., 0]
 
 
 def _fit_strength(
