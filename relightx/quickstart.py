@@ -329,7 +329,7 @@ def _next_steps(out: Path, photo: Path, size: int) -> list[Step]:
             "A folder for each person, in it the same pose under different lights. Labels are"
             " optional: without them the model learns from the lights alone."
             " relightx-shards build folder --help shows the layout.",
-            "relightx-shards build folder --root my-photographs --out data/mine\n"
+            "relightx-shards build folder --in my-photographs --out data/mine\n"
             f"{train} --run.dir runs/mine --data.train '[data/mine/train]'"
             " --data.val '[data/mine/val]'",
         ),

@@ -1,4 +1,4 @@
-"""`relightx-shards build|verify|list|preview`: parsing, printing and exit codes, no more.
+"""`relightx-shards`: parsing, printing and exit codes, no more.
 
 Exit codes: 0 done, 1 faults found by verify, 2 bad usage or input, 130 and 143 interrupted.
 Heavy libraries are imported by the subcommand that needs them, so that --help is quick.
@@ -6,27 +6,22 @@ Heavy libraries are imported by the subcommand that needs them, so that --help i
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
-from shards.parallel import one_thread
+from shards.build_cli import PROG, add_build, at_least_one
 from shards.progress import progress_of
 from shards.read import find_splits
-from shards.sources import SOURCES, Source, at_least_one
-from shards.splits import FRACTIONS, SPLITS, Assign, file_split, hash_split, parse_fractions
-from shards.staging import refuse_taken, unfinished
-
-PROG = "relightx-shards"
-REPOSITORY = Path(__file__).resolve().parent.parent
-DEFAULT_SPLIT = ",".join(f"{name}={share:g}" for name, share in FRACTIONS.items())
+from shards.sources import SOURCES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; its exit code."""
-    args = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else [*arguments]
+    args = build_parser(_chosen_source(arguments)).parse_args(arguments)
     _exit_on_hang_up_and_termination()
     try:
         return args.run(args)
@@ -34,10 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: be quiet
         return 141
     except (ValueError, OSError) as error:
-        print(f"{PROG}: error: {error}", file=sys.stderr)
+        text = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+        print(f"{PROG}: error: {text}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        extra = f"[{args.source}]" if args.command == "build" else ""
+        extra = _extra_of(error.name)
         print(
             f"{PROG}: error: the package {error.name!r} is not installed;"
             f" pip install 'relightx{extra}' brings it",
@@ -49,64 +45,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all subcommands; each sets `run`."""
+def build_parser(source: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all subcommands; each sets `run`. source: the one whose flags are needed."""
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="Pack multi-lit portraits into WebDataset shards, and look after them.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _add_build(commands)
+    add_build(commands, "build", source)
+    add_build(commands, "plan", source)
     _add_verify(commands)
     _add_list(commands)
     _add_preview(commands)
     return parser
 
 
-def _add_build(commands: "argparse._SubParsersAction") -> None:
-    text = "make shards of a source"
-    parser = commands.add_parser("build", help=text, description=text, allow_abbrev=False)
-    sources = parser.add_subparsers(dest="source", metavar="SOURCE", required=True)
-    for name, source in SOURCES.items():
-        child = sources.add_parser(
-            name,
-            help=source.help,
-            description=f"Make shards of {source.help}.",
-            epilog=source.layout,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        source.add_flags(child.add_argument_group("source"))
-        _add_build_flags(child, source)
-        child.set_defaults(run=run_build)
+def _chosen_source(arguments: list[str]) -> str | None:
+    if len(arguments) > 1 and arguments[0] in ("build", "plan") and arguments[1] in SOURCES:
+        return arguments[1]
+    return None
 
 
-def _add_build_flags(parser: argparse.ArgumentParser, source: Source) -> None:
-    group = parser.add_argument_group("output")
-    group.add_argument("--out", type=Path, required=True, metavar="DIR", help="data set to make")
-    split = group.add_mutually_exclusive_group()
-    default = source.split_file or DEFAULT_SPLIT
-    split.add_argument(
-        "--split",
-        metavar="NAME=FRACTION,...",
-        help="share of the subjects in train, val and test, chosen by hash"
-        f" ({'instead of a file' if source.split_file else 'default: ' + default})",
-    )
-    split.add_argument(
-        "--split-file",
-        type=Path,
-        metavar="FILE",
-        help="JSON with lists of subjects under train, val and test"
-        + (f" (default: {default})" if source.split_file else ""),
-    )
-    group.add_argument("--split-seed", type=int, default=0, help="of the hash (default: 0)")
-    group.add_argument(
-        "--shard-mb", type=float, default=256, help="largest shard in MiB (default: 256)"
-    )
-    group.add_argument(
-        "--overwrite", action="store_true", help="replace the data set that --out holds"
-    )
+def _extra_of(package: str | None) -> str:
+    extras = {"anny": "[synthetic]", "ray": "[ray]"}
+    return extras.get((package or "").split(".")[0], "")
 
 
 def _add_verify(commands: "argparse._SubParsersAction") -> None:
@@ -137,30 +100,6 @@ def _add_preview(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("--lights", type=at_least_one, default=3, help="per row (default: 3)")
     parser.add_argument("--tile", type=at_least_one, default=144, help="side in px (default: 144)")
     parser.set_defaults(run=run_preview)
-
-
-def run_build(args: argparse.Namespace) -> int:
-    """Build a data set and print what it holds."""
-    assign = _assign(args)
-    one_thread()  # with several workers each has one: the bytes must not depend on the number
-    refuse_taken(args.out.resolve(), args.overwrite)
-    for left in unfinished(args.out.resolve()):
-        text = f"{left}: another build is under way, or one was killed; in that case delete this"
-        print(f"{PROG}: note: {text}", file=sys.stderr)
-    from shards.listing import totals_table  # heavy, as the next
-    from shards.write import write_dataset
-
-    stream = SOURCES[args.source].open(args)
-    with closing(stream.packed) as packed, progress_of("built", stream.total) as progress:
-        totals = write_dataset(
-            packed, args.out, assign, int(args.shard_mb * 2**20), progress, args.overwrite
-        )
-    print(f"{args.out}: written")
-    print(totals_table(totals))
-    empty = [name for name in SPLITS if name not in totals]
-    if empty:
-        print(f"{PROG}: note: no subject fell to {' or '.join(empty)}", file=sys.stderr)
-    return 0
 
 
 def run_verify(args: argparse.Namespace) -> int:
@@ -200,17 +139,6 @@ def run_preview(args: argparse.Namespace) -> int:
     file = preview(args.directory, args.out, args.split, args.portraits, args.lights, args.tile)
     print(f"{file}: written")
     return 0
-
-
-def _assign(args: argparse.Namespace) -> Assign:
-    if args.split is not None:
-        return hash_split(parse_fractions(args.split), args.split_seed)
-    if args.split_file is not None:
-        return file_split(args.split_file)
-    default = SOURCES[args.source].split_file
-    if default is not None:
-        return file_split(REPOSITORY / default)
-    return hash_split(FRACTIONS, args.split_seed)
 
 
 def _exit_on_hang_up_and_termination() -> None:

@@ -4,7 +4,6 @@ In the plan's SQLite file, because a set of a million keys does not belong in me
 """
 
 import sqlite3
-from collections.abc import Iterator
 
 from relightx.index import ShardEntry, Totals
 
@@ -24,15 +23,15 @@ class Contents:
 
     def add(self, split: str, shard: ShardEntry) -> None:
         """Note a shard; raises ValueError for a key that another has."""
-        rows = [(group.key, group.subject, split, group.lights) for group in shard.groups]
-        try:
-            self._database.executemany("INSERT INTO written VALUES (?, ?, ?, ?)", rows)
-        except sqlite3.IntegrityError:
-            twice = next(self._held(key for key, *_ in rows), rows[0][0])
-            raise ValueError(
-                f"portrait key {twice!r} occurs twice, in {split}/{shard.name} and before; every"
-                " portrait of a data set needs a key of its own"
-            ) from None
+        for group in shard.groups:
+            row = (group.key, group.subject, split, group.lights)
+            try:
+                self._database.execute("INSERT INTO written VALUES (?, ?, ?, ?)", row)
+            except sqlite3.IntegrityError:
+                raise ValueError(
+                    f"portrait key {group.key!r} occurs twice, in {split}/{shard.name} and before;"
+                    " every portrait of a data set needs a key of its own"
+                ) from None
         number, size = self._shards.get(split, (0, 0))
         self._shards[split] = (number + 1, size + shard.bytes)
 
@@ -47,9 +46,3 @@ class Contents:
     def splits(self) -> list[str]:
         """Splits that something was added to."""
         return list(self._shards)
-
-    def _held(self, keys: Iterator[str]) -> Iterator[str]:
-        for key in keys:
-            query = "SELECT key FROM written WHERE key = ?"
-            if self._database.execute(query, (key,)).fetchone():
-                yield key

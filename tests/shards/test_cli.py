@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from balls import ball
 
 from relightx.index import read_index
 from relightx.sample import encode
@@ -53,7 +54,7 @@ def copy(root, tmp_path):
 
 
 def build(root, out, *flags):
-    return relightx_shards("build", "folder", "--root", root, "--out", out, *flags)
+    return relightx_shards("build", "folder", "--in", root, "--out", out, *flags)
 
 
 def contents(directory):
@@ -137,7 +138,18 @@ def test_every_source_is_offered():
 def test_a_file_that_is_no_picture_is_refused(copy, tmp_path):
     (copy / "s03" / "light001.png").write_bytes(b"no picture at all")
     assert "s03/light001.png: is not a picture" in error_of(build(copy, tmp_path / "d"))
-    assert os.listdir(tmp_path) == ["copy"]
+    assert sorted(os.listdir(tmp_path)) == ["copy", "d.build-report.json"]
+
+
+def test_a_file_that_is_no_picture_costs_its_group_where_that_is_allowed(copy, tmp_path):
+    (copy / "s03" / "light001.png").write_bytes(b"no picture at all")
+    done = build(copy, tmp_path / "d", "--max-skipped", "0.1")
+    assert done.returncode == 0, done.stderr
+    assert "skipped s03: " in done.stderr and "s03/light001.png: is not a picture" in done.stderr
+    report = json.loads((tmp_path / "d" / "build-report.json").read_text())
+    assert [entry["key"] for entry in report["skipped"]["list"]] == ["s03"]
+    assert sum(total["groups"] for total in report["splits"].values()) == 11
+    assert relightx_shards("verify", tmp_path / "d").returncode == 0
 
 
 def test_an_empty_folder_is_refused(tmp_path):
@@ -153,7 +165,7 @@ def test_sizes_that_differ_are_refused(copy, tmp_path, make_portrait, workers):
     (copy / "s11" / "light002.png").write_bytes(smaller)
     message = error_of(build(copy, tmp_path / "d", "--workers", workers))
     assert "s11/light002.png: is 16x16" in message and "32x32" in message
-    assert os.listdir(tmp_path) == ["copy"]
+    assert sorted(os.listdir(tmp_path)) == ["copy", "d.build-report.json"]
 
 
 def test_a_missing_light_is_refused(copy, tmp_path):
@@ -176,7 +188,7 @@ def test_a_data_set_is_overwritten_when_asked(root, built, tmp_path):
     shutil.copytree(built, tmp_path / "d")
     again = build(root, tmp_path / "d", "--overwrite", "--split", "test=1")
     assert again.returncode == 0, again.stderr
-    assert os.listdir(tmp_path / "d") == ["test"]
+    assert sorted(os.listdir(tmp_path / "d")) == ["build-report.json", "test"]
     assert "no subject fell to train or val" in again.stderr
 
 
@@ -216,48 +228,71 @@ def test_preview_refuses_before_it_writes(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.fixture
-def many(root, tmp_path):
-    """Three thousand subjects that share the files of one."""
-    for number in range(3000):
-        subject = tmp_path / "many" / f"s{number:04d}"
+@pytest.fixture(scope="session")
+def many(tmp_path_factory):
+    """A thousand subjects that share the files of one, and the data set that they make."""
+    root = tmp_path_factory.mktemp("many")
+    members = encode(ball(size=48))
+    for number in range(1000):
+        subject = root / "many" / f"s{number:04d}"
         subject.mkdir(parents=True)
-        for file in (root / "s00").iterdir():
-            os.link(file, subject / file.name)
-    return tmp_path / "many"
+        for name in ("light000.png", "light001.png", "light002.png"):
+            if number:
+                os.link(root / "many/s0000" / name, subject / name)
+            else:
+                (subject / name).write_bytes(members[name])
+    assert build(root / "many", root / "undisturbed", "--shard-mb", "0.3").returncode == 0
+    return root
+
+
+def stopped(many, out, number, *flags):
+    """A build that got a signal as soon as its second shard was finished."""
+    command = [sys.executable, "-m", "shards.cli", "build", "folder", "--in", many / "many"]
+    command += ["--out", out, "--shard-mb", "0.3", *flags]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    second = out.with_name(f".{out.name}.partial") / "train/shard-000001.tar"
+    while not second.exists():
+        assert child.poll() is None
+        time.sleep(0.002)
+    child.send_signal(number)
+    _, errors = child.communicate(timeout=30)
+    assert not out.exists() and not list(out.parent.rglob("index.json"))
+    return child.returncode, errors
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_termination_in_the_middle_cleans_up(many, tmp_path, workers):
-    command = [sys.executable, "-m", "shards.cli", "build", "folder", "--root", many]
-    command += ["--out", tmp_path / "d", "--shard-mb", "0.05", "--workers", workers]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.glob(".d.partial-*/train/shard-000001.tar")):
-        assert child.poll() is None
-        time.sleep(0.01)
-    child.send_signal(signal.SIGTERM)
-    _, errors = child.communicate(timeout=30)
-    assert child.returncode == 143 and "Traceback" not in errors
-    assert os.listdir(tmp_path) == ["many"]
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_build_that_is_stopped_shows_nothing_and_goes_on_when_asked(
+    many, tmp_path, workers, sign
+):
+    out = tmp_path / "d"
+    status, errors = stopped(many, out, sign, "--workers", workers)
+    assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[sign]
+    assert "Traceback" not in errors
+    if sign != signal.SIGKILL:
+        assert "finished shards are kept; --resume goes on with them" in errors
+        left = [path.name for path in (tmp_path / ".d.partial").rglob("*")]
+        assert not any("partial" in name or "writing" in name for name in left)
+    assert "unfinished build is there" in error_of(build(many / "many", out, "--shard-mb", "0.3"))
+    done = build(many / "many", out, "--shard-mb", "0.3", "--resume", "--workers", workers)
+    assert done.returncode == 0, done.stderr
+    assert contents(out) == contents(many / "undisturbed")
+    assert os.listdir(tmp_path) == ["d"]
 
 
-def test_a_killed_build_leaves_no_data_set_and_the_next_says_what_is_left(many, root, tmp_path):
-    command = [sys.executable, "-m", "shards.cli", "build", "folder", "--root", many]
-    child = subprocess.Popen([*command, "--out", tmp_path / "d", "--shard-mb", "0.05"])
-    while not list(tmp_path.glob(".d.partial-*/train/shard-000001.tar")):
-        assert child.poll() is None
-        time.sleep(0.01)
-    child.kill()
-    child.wait()
-    assert not (tmp_path / "d").exists() and not list(tmp_path.rglob("index.json"))
-    built = build(root, tmp_path / "d")
-    assert built.returncode == 0 and read_index(tmp_path / "d" / "train").groups
-    assert ".d.partial-" in built.stderr and "delete" in built.stderr
+def test_an_unfinished_build_is_thrown_away_when_asked(many, root, tmp_path):
+    stopped(many, tmp_path / "d", signal.SIGKILL)
+    assert "unfinished build there is another one" in error_of(
+        build(root, tmp_path / "d", "--resume")
+    )
+    built = build(root, tmp_path / "d", "--overwrite")
+    assert built.returncode == 0, built.stderr
+    assert os.listdir(tmp_path) == ["d"] and read_index(tmp_path / "d" / "train").groups
 
 
 def test_a_terminal_gets_a_bar(root, tmp_path):
     above, below = pty.openpty()
-    command = [sys.executable, "-m", "shards.cli", "build", "folder", "--root", root]
+    command = [sys.executable, "-m", "shards.cli", "build", "folder", "--in", root]
     child = subprocess.Popen(
         [*command, "--out", tmp_path / "d"], stdout=subprocess.DEVNULL, stderr=below
     )
