@@ -1,0 +1,193 @@
+"""One process's way to an S3 server: its client, and how long what fails is tried again.
+
+Three layers try again, each what the one below cannot: botocore a request without an answer or with
+an answer of 500 and above, s3transfer a part of a download that broke off, and `persist` everything
+that may pass, wrong bytes included, until the deadline.
+"""
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from boto3.session import Session
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from s3transfer.manager import TransferManager
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+
+from relightx.storage.causes import FOREIGN, UNREACHABLE, code_of, explained, missing_bucket, passes
+from relightx.storage.folder import S3Options, WrongBytes
+
+PART_BYTES = 8 << 20
+"""Files from this size on travel in parts of it."""
+_CONCURRENT_PARTS = 8
+_ATTEMPTS = 4  # of one request in botocore, about 4 seconds; of one part of a download
+
+Result = TypeVar("Result")
+
+
+class Connection:
+    """A client of this process; get it from `connection`.
+
+    retries: how often something failed here and was tried again, so far.
+    """
+
+    def __init__(self, options: S3Options) -> None:
+        self.options = options
+        self.retries = 0
+        self._answered = False
+        self._buckets: set[str] = set()
+        self.client = _client(options)
+        events = self.client.meta.events
+        events.register("needs-retry.s3", self._note_attempt)
+        events.register("after-call.s3.GetObject", self._watch_body)
+
+    @property
+    def endpoint(self) -> str:
+        return self.client.meta.endpoint_url
+
+    def transfers(self) -> TransferManager:
+        """Uploads and downloads in parts, in a `with` statement."""
+        config = TransferConfig(
+            multipart_threshold=PART_BYTES,
+            multipart_chunksize=PART_BYTES,
+            max_concurrency=_CONCURRENT_PARTS,
+            num_download_attempts=_ATTEMPTS,
+        )
+        return create_transfer_manager(self.client, config)
+
+    def persist(self, url: str, action: Callable[[], Result]) -> Result:
+        """Do it, and again while it fails for causes that pass; OSError, saying why, otherwise."""
+        retrying = Retrying(
+            retry=retry_if_exception(self._may_pass),
+            wait=wait_random_exponential(multiplier=0.2, max=20),
+            stop=_Patience(self.options.deadline_s),
+            before_sleep=self._note_retry,
+            reraise=True,
+        )
+        try:
+            return retrying(action)
+        except FOREIGN as error:
+            tries = retrying.statistics["attempt_number"]
+            raise explained(error, url, self.endpoint, tries) from None
+
+    def find_bucket(self, url: str, bucket: str) -> None:
+        """Raise OSError when there is no such bucket.
+
+        Asked once, before anything else: some servers make a bucket that is written to, and all
+        answer a question for the size of a file in it as if only the file were missing.
+        """
+        if bucket in self._buckets:
+            return
+
+        def ask() -> None:
+            try:
+                self.client.head_bucket(Bucket=bucket)
+            except ClientError as error:
+                if code_of(error) in ("404", "NoSuchBucket"):
+                    raise missing_bucket(url, self.endpoint) from None
+                if passes(error):
+                    raise
+                # Who may read files need not be allowed this; the file's own request will tell.
+
+        self.persist(url, ask)
+        self._buckets.add(bucket)
+
+    def _may_pass(self, error: BaseException) -> bool:
+        if isinstance(error, UNREACHABLE):
+            return self._answered
+        return passes(error)
+
+    def _note_retry(self, _state: RetryCallState | None = None) -> None:
+        self.retries += 1
+
+    def _note_attempt(self, attempts: int, response: Any, **_: Any) -> None:
+        self._answered |= response is not None
+        self.retries += attempts > 1
+
+    def _watch_body(self, parsed: dict[str, Any], **_: Any) -> None:
+        if "Body" in parsed:
+            parsed["Body"] = _WatchedBody(parsed["Body"], self._note_retry)
+
+
+def connection(options: S3Options) -> Connection:
+    """This process's connection with these options, made at the first call.
+
+    Raises ValueError for options that no client can be made of.
+    """
+    return _connection(options, os.getpid())
+
+
+@lru_cache
+def _connection(options: S3Options, _pid: int) -> Connection:
+    # By process: a fork must not answer on its parent's sockets.
+    return Connection(options)
+
+
+def _client(options: S3Options) -> Any:
+    address = options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
+    address = address or os.environ.get("AWS_ENDPOINT_URL")
+    # Every server checks a signed digest of what it is sent. The trailing checksums that boto3
+    # would send in its place are unknown to many that are not Amazon's.
+    s3: dict[str, Any] = {"payload_signing_enabled": True}
+    if address:
+        s3["addressing_style"] = "path"
+    silence = min(60.0, max(2.0, options.deadline_s / 4))
+    config = Config(
+        signature_version=UNSIGNED if options.unsigned else None,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        connect_timeout=min(10.0, silence),
+        read_timeout=silence,
+        max_pool_connections=2 * _CONCURRENT_PARTS,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_supported",
+        s3=s3,
+    )
+    try:
+        session = Session(profile_name=options.profile, region_name=options.region)
+        return session.client("s3", endpoint_url=options.endpoint_url, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise ValueError(f"S3 cannot be reached with {options}: {error}") from None
+
+
+class _Patience:
+    """For tenacity: when to give up.
+
+    When the next try would begin too long after the first failure, or when the same wrong bytes
+    came twice: then they are not wrong on their way but where they lie.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._first_failure: float | None = None
+        self._wrong_bytes: str | None = None
+
+    def __call__(self, state: RetryCallState) -> bool:
+        now, error = state.outcome_timestamp or 0.0, state.outcome and state.outcome.exception()
+        before = self._wrong_bytes
+        self._wrong_bytes = str(error) if isinstance(error, WrongBytes) else None
+        if self._wrong_bytes is not None and self._wrong_bytes == before:
+            return True
+        if self._first_failure is None:
+            self._first_failure = now
+        return now + state.upcoming_sleep - self._first_failure > self._seconds
+
+
+class _WatchedBody:
+    """The body of an answer, which tells when it breaks off; s3transfer keeps that to itself."""
+
+    def __init__(self, body: Any, broke_off: Callable[[], None]) -> None:
+        self._body, self._broke_off = body, broke_off
+
+    def read(self, size: int | None = None) -> bytes:
+        try:
+            return self._body.read(size)
+        except Exception:
+            self._broke_off()
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
