@@ -26,11 +26,15 @@ class Truth(NamedTuple):
     """Labels of a batch; rows without a label are zero and marked False.
 
     Albedo and normals belong to the portrait and are shared by its lights.
+
+    confidence: [0, 1], how far the labels of a portrait are trusted at each pixel; 1 where nothing
+        else is known.
     """
 
     albedo: Float[Tensor, "batch 3 height width"]
     normal: Float[Tensor, "batch 3 height width"]
     sh: Float[Tensor, "batch lights 3 9"]
+    confidence: Float[Tensor, "batch 1 height width"]
     has_albedo: Bool[Tensor, " batch"]
     has_normal: Bool[Tensor, " batch"]
     has_light: Bool[Tensor, " batch"]

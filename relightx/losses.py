@@ -3,6 +3,14 @@
 Each returns the *unweighted* mean: over pixels inside the mask for each portrait and light, then
 over all portraits of the batch, those without the label counting as zero. So a portrait weighs the
 same in every batch, and the mean over ranks is exactly the mean of the global batch.
+
+Where labels come with a confidence w, the error e of albedo and normals counts as sum(w * e) /
+sum(mask), that of light as e times the mean of w in the mask. The sum is not divided by sum(w): a
+portrait whose labels are all doubted would then count as much as one that was measured, and one
+of confidence zero would have no mean. So w acts as the share of a portrait that is labelled, down
+to zero, which is a portrait without the label. Without confidence (w = 1) nothing changes, to the
+last bit. Confidence weighs what is minimised, never what is measured (relightx.metrics).
+
 Cross-relighting: Zehni et al. 2021 (arXiv 2106.15305; claim 1 of US 11,948,245); the consistency
 terms' form, the norm and the mask are this project's choice, the paper's were not available.
 """
@@ -42,7 +50,7 @@ def normal_consistency(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
 def albedo_supervision(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
     """Albedo equals its label, for portraits that keep one."""
     difference = (pred.albedo - batch.truth.albedo[:, None]).abs().mean(2)
-    return _masked_mean(difference, batch.mask, batch.truth.has_albedo)
+    return _masked_mean(difference * batch.truth.confidence, batch.mask, batch.truth.has_albedo)
 
 
 def normal_supervision(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
@@ -51,14 +59,14 @@ def normal_supervision(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
     Measured as the distance of the two unit vectors.
     """
     difference = _distance(pred.normal, batch.truth.normal[:, None])
-    return _masked_mean(difference, batch.mask, batch.truth.has_normal)
+    return _masked_mean(difference * batch.truth.confidence, batch.mask, batch.truth.has_normal)
 
 
 def light_supervision(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
     """Light equals its label, each coefficient weighed by what it does to shading."""
     lobe = torch.tensor(COSINE_LOBE, dtype=pred.sh.dtype, device=pred.sh.device)
     difference = ((pred.sh - batch.truth.sh) * lobe).abs().mean((1, 2, 3))
-    return (difference * batch.truth.has_light).mean()
+    return (difference * _trust(batch) * batch.truth.has_light).mean()
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,12 @@ def _distance(
     # The floor keeps the root's gradient finite where both agree exactly; subtracted again so
     # that agreement costs nothing.
     return ((first - second).square().sum(2) + 1e-6).sqrt() - 1e-3
+
+
+def _trust(batch: Batch) -> Float[Tensor, " batch"]:
+    """Mean confidence of each portrait inside its mask; 1 where the mask is empty."""
+    doubt = (1 - batch.truth.confidence).masked_fill(~batch.mask, 0).sum((1, 2, 3))
+    return 1 - doubt / batch.mask.sum((1, 2, 3)).clamp(min=1)
 
 
 def _masked_mean(

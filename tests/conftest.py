@@ -82,11 +82,12 @@ def make_batch() -> Callable[..., Batch]:
         albedo = torch.stack([smooth_albedo(size, generator) for _ in range(portraits)])
         sh = torch.stack([positive_lights(lights, generator) for _ in range(portraits)])
         yes = torch.ones(portraits, dtype=torch.bool)
+        trust = torch.ones(portraits, 1, size, size)
         return Batch(
             image=albedo[:, None] * shade(normals[:, None], sh) * mask,
             mask=mask.expand(portraits, 1, -1, -1).clone(),
             valid=yes,
-            truth=Truth(albedo, normals, sh, yes, yes, yes),
+            truth=Truth(albedo, normals, sh, trust, yes, yes, yes),
         )
 
     return make

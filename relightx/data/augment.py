@@ -101,6 +101,7 @@ def mirrored(views: Views) -> Views:
         mask=views.mask[:, ::-1],
         albedo=None if views.albedo is None else views.albedo[:, ::-1],
         normal=normal,
+        confidence=None if views.confidence is None else views.confidence[:, ::-1],
         sh=None if views.sh is None else mirror(torch.from_numpy(views.sh)).numpy(),
     )
 
@@ -147,6 +148,7 @@ def moved(
         mask=fetch(views.mask.astype(np.float32)) > 0.99,
         albedo=None if views.albedo is None else fetch(views.albedo),
         normal=normal,
+        confidence=None if views.confidence is None else fetch(views.confidence),
         sh=sh,
     )
 

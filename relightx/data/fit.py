@@ -17,13 +17,15 @@ from relightx.sample import Portrait
 class Views:
     """A portrait's pixels at training size, float32 and linear; labels that it has not are None.
 
-    sh belongs to the images; albedo, normal and mask to the portrait.
+    sh belongs to the images, the others to the portrait. confidence: [0, 1], None being 1
+    everywhere; it belongs to the labels and goes wherever their pixels go.
     """
 
     image: Float[np.ndarray, "lights size size 3"]
     mask: Bool[np.ndarray, "size size"]
     albedo: Float[np.ndarray, "size size 3"] | None
     normal: Float[np.ndarray, "size size 3"] | None
+    confidence: Float[np.ndarray, "size size"] | None
     sh: Float[np.ndarray, "lights 3 9"] | None
 
     def of_lights(self, lights: list[int]) -> "Views":
@@ -33,7 +35,7 @@ class Views:
 
     @property
     def bytes(self) -> int:
-        arrays = (self.image, self.mask, self.albedo, self.normal, self.sh)
+        arrays = (self.image, self.mask, self.albedo, self.normal, self.confidence, self.sh)
         return sum(array.nbytes for array in arrays if array is not None)
 
 
@@ -41,14 +43,17 @@ def fit(portrait: Portrait, size: int) -> Views:
     """All of a portrait's arrays on a square of `size` pixels."""
     image = portrait.linear_image()
     mask = portrait.mask if portrait.mask is not None else np.ones(image.shape[1:3], bool)
-    normal = None
+    normal = confidence = None
     if portrait.normal is not None:
         normal = unit(letterbox(portrait.normal.astype(np.float32), size))
+    if portrait.confidence is not None:
+        confidence = letterbox(portrait.confidence.astype(np.float32), size)
     return Views(
         image=np.stack([letterbox(picture, size) for picture in image]),
         mask=letterbox(mask.astype(np.float32), size) > 0.5,
         albedo=None if portrait.albedo is None else letterbox(portrait.albedo, size),
         normal=normal,
+        confidence=confidence,
         sh=None if portrait.sh is None else portrait.sh.astype(np.float32),
     )
 

@@ -212,10 +212,14 @@ def evaluation_batches(
 
 
 def collate(examples: list[Example]) -> Batch:
-    """Stack examples of equal size and number of lights; absent labels become zeros."""
+    """Stack examples of equal size and number of lights; absent labels become zeros.
+
+    A portrait without confidence is trusted: ones.
+    """
     views = [example.views for example in examples]
     size, lights = views[0].mask.shape[0], len(views[0].image)
     no_map, no_light = np.zeros((size, size, 3), np.float32), np.zeros((lights, 3, 9), np.float32)
+    full_trust = np.ones((size, size), np.float32)
 
     def stacked(name: str, absent: np.ndarray) -> torch.Tensor:
         values = [getattr(view, name) for view in views]
@@ -228,6 +232,7 @@ def collate(examples: list[Example]) -> Batch:
         albedo=stacked("albedo", no_map).movedim(-1, -3).contiguous(),
         normal=stacked("normal", no_map).movedim(-1, -3).contiguous(),
         sh=stacked("sh", no_light),
+        confidence=stacked("confidence", full_trust)[:, None],
         has_albedo=flags("has_albedo"),
         has_normal=flags("has_normal"),
         has_light=flags("has_light"),

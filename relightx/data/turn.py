@@ -43,6 +43,7 @@ def turned(views: Views, pitch_deg: float, yaw_deg: float) -> Views:
         mask=seen,
         albedo=None if views.albedo is None else fetch(views.albedo),
         normal=normal,
+        confidence=None if views.confidence is None else fetch(views.confidence),
         sh=sh,
     )
 

@@ -69,6 +69,7 @@ def random_batch(portraits: int, size: int, device: torch.device) -> Batch:
         torch.rand(portraits, 3, size, size, generator=generator),
         normal,
         torch.rand(portraits, 2, 3, 9, generator=generator),
+        torch.ones(portraits, 1, size, size),
         have,
         have,
         have,

@@ -124,6 +124,24 @@ def test_normals_that_did_not_follow_would_be_seen(name, views):
     assert error(replace(change(plane), normal=tilted)) > 0.02
 
 
+@pytest.mark.parametrize("name", CHANGES)
+def test_confidence_goes_where_the_pixels_go(name, views):
+    change, _ = CHANGES[name]
+    height = views.normal[..., 2]
+    albedo = np.repeat(height[..., None], 3, axis=2)
+    changed = change(replace(views, confidence=height, albedo=albedo))
+    expected = height if name == "skin" else changed.albedo[..., 0]  # skin changes albedo alone
+    np.testing.assert_allclose(changed.confidence, expected, atol=1e-6)
+    assert change(views).confidence is None
+
+
+def test_confidence_is_in_range_after_all_drawn_changes(views):
+    config = AugmentConfig(True, 1.0, 0.5, 0.06, 0.15, 20.0, turn_deg=8.0, skin_stops=1.0)
+    half = replace(views, confidence=np.full_like(views.normal[..., 2], 0.5))
+    changed = augment(half, config, np.random.default_rng(0), has_normal=True)
+    np.testing.assert_allclose(changed.confidence[changed.mask], 0.5, atol=0.01)
+
+
 def test_mirroring_twice_changes_nothing(views):
     twice = mirrored(mirrored(views))
     for name in ("image", "mask", "albedo", "normal", "sh"):

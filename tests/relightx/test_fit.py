@@ -48,6 +48,21 @@ def test_a_picture_keeps_its_shape_and_the_rest_is_outside_the_mask(portrait, he
     assert views.albedo is views.normal is views.sh is None
 
 
+def test_confidence_is_averaged_over_the_pixels_that_become_one(portrait):
+    checkers = (np.indices((32, 32)).sum(0) % 2).astype(np.float32)
+    doubted = replace(portrait, confidence=checkers)
+    np.testing.assert_array_equal(fit(doubted, 32).confidence, checkers)
+    np.testing.assert_allclose(fit(doubted, 16).confidence, 0.5, atol=1e-6)
+    assert fit(portrait, 16).confidence is None
+
+
+def test_memory_of_all_maps_is_counted(portrait):
+    pixels = 32 * 32
+    views = fit(replace(portrait, confidence=np.ones((32, 32), np.float32)), 32)
+    floats = 3 * pixels * 3 + pixels * 3 + pixels * 3 + pixels + 3 * 27
+    assert views.bytes == 4 * floats + pixels
+
+
 def test_pixels_are_averaged_in_linear_light(portrait):
     checkers = (np.indices((32, 32)).sum(0) % 2 * 255).astype(np.uint8)
     pixels = np.broadcast_to(checkers[None, ..., None], (3, 32, 32, 1)).copy()

@@ -119,6 +119,25 @@ def test_labels_that_a_portrait_has_not_are_zero_and_marked_so(make_portrait, tm
     assert (truth.albedo[bare] == 0).all() and (truth.sh[bare] == 0).all()
 
 
+def test_confidence_is_read_and_a_portrait_without_is_trusted(make_portrait, tmp_path):
+    balls = [make_portrait(f"k{number}", lights=2, seed=number) for number in range(2)]
+    ramp = np.tile(np.linspace(0, 1, 32, dtype=np.float32), (32, 1))
+    balls[0] = replace(balls[0], confidence=ramp)
+    write_split(balls, tmp_path / "s", "train")
+    config = DataConfig(
+        train=[str(tmp_path / "s")],
+        image_size=32,
+        batch_size=2,
+        num_workers=0,
+        augment=AugmentConfig(mirror=False, shift=0.0, zoom=0.0, roll_deg=0.0),
+    )
+    confidence = next(iter(training_batches(config, 0, 1))).truth.confidence
+    assert confidence.shape == (2, 1, 32, 32)
+    trusted, doubted = sorted(confidence, key=lambda one: -one.sum())
+    assert (trusted == 1).all()
+    np.testing.assert_allclose(doubted[0], ramp, atol=0.5 / 255)  # as stored, 8 bits
+
+
 def test_several_splits_are_read_as_one(config, tiny_shards):
     both = replace(config, train=[f"{tiny_shards}/train", f"{tiny_shards}/test"])
     assert (

@@ -39,18 +39,26 @@ def labelled(batch: Batch, rows: list[bool]) -> Batch:
     return batch._replace(truth=batch.truth._replace(has_albedo=has, has_normal=has, has_light=has))
 
 
+def trusted(batch: Batch, confidence: torch.Tensor | float) -> Batch:
+    """The batch with this confidence in its labels, spread over all their pixels."""
+    whole = torch.as_tensor(confidence).expand(batch.truth.confidence.shape).clone()
+    return batch._replace(truth=batch.truth._replace(confidence=whole))
+
+
 @pytest.fixture
 def small() -> tuple[Decomposition, Batch]:
     """One flat portrait under lights of shading 1 and 2, seen with errors of simple size."""
     ahead = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 2, 2)
     aside = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 2, 2)
     sh = torch.stack((ambient_light(1.0), ambient_light(2.0)))[:, None].expand(2, 3, 9).clone()
-    yes = torch.ones(1, dtype=torch.bool)
+    yes, trust = torch.ones(1, dtype=torch.bool), torch.ones(1, 1, 2, 2)
     batch = Batch(
         image=torch.tensor([0.5, 1.0])[None, :, None, None, None].expand(1, 2, 3, 2, 2),
         mask=torch.ones(1, 1, 2, 2, dtype=torch.bool),
         valid=yes,
-        truth=Truth(torch.full((1, 3, 2, 2), 0.5), ahead[None], sh[None].clone(), yes, yes, yes),
+        truth=Truth(
+            torch.full((1, 3, 2, 2), 0.5), ahead[None], sh[None].clone(), trust, yes, yes, yes
+        ),
     )
     pred = Decomposition(
         albedo=torch.tensor([0.6, 0.5])[None, :, None, None, None].expand(1, 2, 3, 2, 2),
@@ -135,7 +143,7 @@ def test_normal_error_of_small_angles_is_the_angle_in_radians(perfect, batch):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("case", ["agreement", "empty mask", "no labels"])
+@pytest.mark.parametrize("case", ["agreement", "empty mask", "no labels", "no trust"])
 def test_gradient_is_finite(name, case, perfect, batch):
     pred = perfect if case == "agreement" else disturbed(perfect)
     pred = Decomposition(*(value.clone().requires_grad_() for value in pred))
@@ -143,12 +151,16 @@ def test_gradient_is_finite(name, case, perfect, batch):
         batch = batch._replace(mask=torch.zeros_like(batch.mask))
     if case == "no labels":
         batch = labelled(batch, [False, False])
+    if case == "no trust":
+        batch = trusted(batch, 0.0)
     loss, _ = total_loss(pred, batch, LossWeights(**{**dict.fromkeys(LOSSES, 0.0), name: 1.0}))
     loss.backward()
     assert loss.isfinite()
     assert all(value.grad is not None and value.grad.isfinite().all() for value in pred)
     if case == "empty mask" and name != "light_supervision":
         assert loss == 0
+    if case == "no trust" and name in SUPERVISED:
+        assert loss == 0 and all((value.grad == 0).all() for value in pred)
 
 
 def test_one_light_a_portrait_is_legal(make_batch, make_perfect):
@@ -176,7 +188,7 @@ def test_the_mean_over_ranks_is_the_mean_of_the_global_batch(name, make_batch, m
     batch = labelled(make_batch(portraits=4, size=16), [True, False, False, False])
     mask = batch.mask.clone()
     mask[1, :, :, :10] = False  # portraits of unlike size weigh the same
-    batch = batch._replace(mask=mask)
+    batch = trusted(batch._replace(mask=mask), torch.rand(batch.mask.shape))
     pred = disturbed(make_perfect(batch))
     ranks = [slice(0, 2), slice(2, 4)]
     parts = torch.stack([LOSSES[name](part(pred, rows), part(batch, rows)) for rows in ranks])
@@ -190,6 +202,46 @@ def test_portraits_without_a_label_count_as_zero(name, perfect, batch):
     some = LOSSES[name](pred, labelled(batch, [True, False]))
     torch.testing.assert_close(some, first / 2)
     assert LOSSES[name](pred, labelled(batch, [False, False])) == 0
+
+
+@pytest.mark.parametrize("name", sorted(SUPERVISED))
+def test_an_even_confidence_scales_what_a_portrait_counts(name, perfect, batch):
+    pred = disturbed(perfect)
+    full = [LOSSES[name](part(pred, row), part(batch, row)) for row in (slice(0, 1), slice(1, 2))]
+    shares = torch.tensor([0.25, 1.0]).view(2, 1, 1, 1)
+    expected = (0.25 * full[0] + full[1]) / 2
+    torch.testing.assert_close(LOSSES[name](pred, trusted(batch, shares)), expected)
+
+
+@pytest.mark.parametrize("name", sorted(SUPERVISED))
+def test_a_portrait_of_confidence_zero_is_one_without_the_label(name, perfect, batch):
+    pred = disturbed(perfect)
+    shares = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)
+    without = LOSSES[name](pred, labelled(batch, [True, False]))
+    assert LOSSES[name](pred, trusted(batch, shares)) == without > 0
+
+
+@pytest.mark.parametrize("name", ["albedo_supervision", "normal_supervision"])
+def test_an_error_counts_by_the_confidence_of_its_own_pixel(name, perfect, batch):
+    column = torch.arange(32).expand(32, 32)
+    left, right = column < 16, column >= 16
+    noise = disturbed(perfect)
+    pred = Decomposition(
+        torch.where(left, noise.albedo, perfect.albedo),
+        torch.where(left, noise.normal, perfect.normal),
+        perfect.sh,
+    )
+    assert abs(LOSSES[name](pred, trusted(batch, right.float())).item()) < ZERO
+    everywhere = LOSSES[name](pred, batch)
+    torch.testing.assert_close(LOSSES[name](pred, trusted(batch, left.float())), everywhere)
+
+
+def test_light_counts_by_the_mean_confidence_in_the_mask(perfect, batch):
+    pred = disturbed(perfect)
+    half = torch.where(torch.arange(32) < 16, 1.0, 0.0).expand(32, 32)  # the ball is symmetric
+    outside = torch.where(batch.mask, half, 0.9)
+    expected = LOSSES["light_supervision"](pred, batch) / 2
+    torch.testing.assert_close(LOSSES["light_supervision"](pred, trusted(batch, outside)), expected)
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - SUPERVISED))

@@ -1,5 +1,7 @@
 """A head turned with its light is a picture that could have been taken."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,14 @@ def test_a_turned_picture_is_albedo_times_its_shading(pitch, yaw, views):
     assert np.abs(rendered - after.image)[:, where].max() < 0.015
 
 
+def test_confidence_turns_with_the_albedo_it_speaks_of(views):
+    spoken = replace(views, confidence=views.albedo[..., 0].copy())
+    after = turned(spoken, 5.0, -6.0)
+    np.testing.assert_allclose(after.confidence, after.albedo[..., 0], atol=1e-6)
+    assert np.abs(after.confidence - spoken.confidence).max() > 0.05
+    assert turned(views, 5.0, -6.0).confidence is None
+
+
 @pytest.mark.parametrize(("pitch", "yaw"), [(8.0, 0.0), (0.0, 8.0)])
 def test_a_turned_ball_is_a_ball_about_the_place_its_centre_went_to(pitch, yaw, views):
     """The turn is about the middle of what is seen; the ball's centre lies behind it."""
@@ -74,13 +84,8 @@ def test_a_turned_ball_is_a_ball_about_the_place_its_centre_went_to(pitch, yaw, 
 
 def test_pitch_tips_down_and_yaw_goes_to_the_right(views):
     for pitch, yaw, axis, sign in ((8.0, 0.0, 1, -1), (0.0, 8.0, 0, 1)):
-        flat = Views(
-            views.image,
-            views.mask,
-            views.albedo,
-            np.broadcast_to(np.array([0, 0, 1], np.float32), views.normal.shape),
-            views.sh,
-        )
+        ahead = np.broadcast_to(np.array([0, 0, 1], np.float32), views.normal.shape)
+        flat = replace(views, normal=ahead)
         after = turned(flat, pitch, yaw)
         assert sign * after.normal[48, 48, axis] > 0.1
         before, now = (dominant_direction(torch.from_numpy(v.sh)) for v in (flat, after))
@@ -88,7 +93,7 @@ def test_pitch_tips_down_and_yaw_goes_to_the_right(views):
 
 
 def test_without_normals_there_is_no_turning(views):
-    bare = Views(views.image, views.mask, views.albedo, None, views.sh)
+    bare = replace(views, normal=None)
     with pytest.raises(ValueError, match="without normals"):
         turned(bare, 5.0, 0.0)
 
