@@ -2,13 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
-from relightx.index import Index
-from relightx.sample import Portrait, decode
-from shards.read import find_splits, read_members, read_splits
+from relightx.index import Index, Totals, totals_of
+from relightx.sample import Portrait, decode, extensions
+from shards.read import Place, SplitPlace, find_splits, read_members, read_split
 from shards.table import size_text, table
-from relightx.index import Totals
 
 MAX_READ = 200
 """Portraits of a split that are opened for their labels and licence."""
@@ -34,18 +32,16 @@ def totals_table(totals: dict[str, Totals]) -> str:
     return table(rows)
 
 
-def describe(directory: Path) -> str:
+def describe(place: Place) -> str:
     """Totals, lights, picture sizes, labels, licence and source of each split.
 
     Labels and the like are those of up to 200 portraits spread over the split.
-    Raises ValueError when the directory holds no data set.
+    Raises ValueError when the place holds no data set.
     """
-    indexes = read_splits(directory)
-    text = totals_table({split: _totals(index) for split, index in indexes.items()})
-    for place in find_splits(directory):
-        index = indexes[place.name]
-        opened = _portraits(place.directory, index)
-        text += f"\n\n{place.name}" + _details(index, opened)
+    indexes = {split: read_split(split) for split in find_splits(place)}
+    text = totals_table({split.name: totals_of(index.shards) for split, index in indexes.items()})
+    for split, index in indexes.items():
+        text += f"\n\n{split.name}" + _details(index, _portraits(split, index))
     return text
 
 
@@ -66,21 +62,20 @@ def _details(index: Index, opened: list[Portrait]) -> str:
     return "".join(f"\n  {name:<10} {value}" for name, value in lines)
 
 
-def _portraits(directory: Path, index: Index) -> list[Portrait]:
-    """Some portraits, each with its first light alone."""
-    places = [(directory / shard.name, group) for shard in index.shards for group in shard.groups]
+def _portraits(split: SplitPlace, index: Index) -> list[Portrait]:
+    """Some portraits, each with its first light and its mask alone."""
+    places = [(shard.name, group) for shard in index.shards for group in shard.groups]
     step = max(1, -(-len(places) // MAX_READ))
-    return [decode(group.key, read_members(path, group), [0]) for path, group in places[::step]]
-
-
-def _totals(index: Index) -> Totals:
-    return Totals(
-        shards=len(index.shards),
-        groups=len(index.groups),
-        images=sum(group.lights for group in index.groups),
-        subjects=len(index.subjects),
-        bytes=sum(shard.bytes for shard in index.shards),
-    )
+    return [
+        decode(
+            group.key,
+            read_members(
+                split.folder, shard, group, extensions(group.members, group.lights, [0], ("mask",))
+            ),
+            [0],
+        )
+        for shard, group in places[::step]
+    ]
 
 
 def _picture_kind(portrait: Portrait) -> str:

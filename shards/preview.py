@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from relightx.color import to_srgb8
 from relightx.index import GroupEntry, Index, write_atomically
-from relightx.sample import Portrait, decode
+from relightx.sample import Portrait, decode, extensions
 from relightx.sh import shade
-from shards.read import find_splits, read_members, read_splits
+from shards.read import Place, SplitPlace, find_splits, folder_at, name_of, read_members, read_split
 
 PAPER, INK, FAINT, EMPTY = (250, 250, 248), (34, 34, 38), (128, 128, 134), (236, 236, 233)
 GAP_PX, GROUP_GAP_PX, MARGIN_PX, TEXT_PX = 6, 18, 24, 13
@@ -38,7 +38,7 @@ class Cell(NamedTuple):
 
 
 def preview(
-    directory: Path,
+    place: Place,
     out: Path,
     split: str | None = None,
     portraits: int = 6,
@@ -47,9 +47,9 @@ def preview(
 ) -> Path:
     """Write a contact sheet of one split as a PNG.
 
-    directory: a data set (split None means its first) or a split. portraits, lights: how many,
+    place: a data set (split None means its first) or a split. portraits, lights: how many,
     spread evenly over the split and over each portrait's lights. tile_px: side of each picture.
-    Raises ValueError for another kind of directory, an unknown split, numbers below 1 and a sheet
+    Raises ValueError for another kind of place, an unknown split, numbers below 1 and a sheet
     too large to look at.
     """
     for name, value in (("portraits", portraits), ("lights", lights), ("tile size", tile_px)):
@@ -57,13 +57,13 @@ def preview(
             raise ValueError(f"the number of {name} is {value}; at least 1 needed")
     if out.suffix.lower() != ".png":
         raise ValueError(f"{out}: the contact sheet is a PNG; name it so")
-    place, index = _choose_split(directory, split)
+    chosen, index = _choose_split(place, split)
     entries = _spread(index.groups, portraits)
     shard_of = {group.key: shard.name for shard in index.shards for group in shard.groups}
     columns = min(lights, max(entry.lights for entry in entries))
     _check_size((columns + 6) * (tile_px + GROUP_GAP_PX), len(entries) * (tile_px + CAPTION_PX))
-    rows = [_row(_read(place / shard_of[e.key], e, lights), columns) for e in entries]
-    title = f"{directory.resolve().name}, split {index.split}"
+    rows = [_row(_read(chosen, shard_of[e.key], e, lights), columns) for e in entries]
+    title = f"{name_of(place)}, split {index.split}"
     count = f"{len(entries)} of {len(index.groups)} portraits, {len(index.subjects)} subjects"
     sheet = draw_sheet(title, count, [(e.key, e.subject) for e in entries], rows, tile_px)
     buffer = io.BytesIO()
@@ -101,13 +101,13 @@ def draw_sheet(
     return sheet
 
 
-def _choose_split(directory: Path, split: str | None) -> tuple[Path, Index]:
-    places = {place.name: place.directory for place in find_splits(directory)}
-    indexes = read_splits(directory)
-    name = next(iter(indexes)) if split is None else split
-    if name not in indexes:
-        raise ValueError(f"{directory}: has no split {name!r}; there are {', '.join(indexes)}")
-    return places[name], indexes[name]
+def _choose_split(place: Place, split: str | None) -> tuple[SplitPlace, Index]:
+    places = {place.name: place for place in find_splits(place)}
+    name = next(iter(places)) if split is None else split
+    if name not in places:
+        url = folder_at(place).url
+        raise ValueError(f"{url}: has no split {name!r}; there are {', '.join(places)}")
+    return places[name], read_split(places[name])
 
 
 def _spread(items: list, count: int) -> list:
@@ -117,8 +117,10 @@ def _spread(items: list, count: int) -> list:
     return [items[round(i * (len(items) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
-def _read(shard: Path, entry: GroupEntry, lights: int) -> Portrait:
-    return decode(entry.key, read_members(shard, entry), _spread(list(range(entry.lights)), lights))
+def _read(split: SplitPlace, shard: str, entry: GroupEntry, lights: int) -> Portrait:
+    chosen = _spread(list(range(entry.lights)), lights)
+    wanted = extensions(entry.members, entry.lights, chosen)
+    return decode(entry.key, read_members(split.folder, shard, entry, wanted), chosen)
 
 
 def _row(portrait: Portrait, columns: int) -> list[Cell]:

@@ -63,7 +63,7 @@ def test_portraits_come_back_as_they_went_in(balls, tmp_path):
     assert [group.key for group in index.groups] == [ball.key for ball in balls]
     for shard in index.shards:
         for group in shard.groups:
-            stored = decode(group.key, read_members(tmp_path / "s" / shard.name, group))
+            stored = decode(group.key, read_members(tmp_path / "s", shard.name, group))
             ball = next(ball for ball in balls if ball.key == group.key)
             np.testing.assert_array_equal(stored.image, ball.image)
             assert (group.subject, group.lights) == (ball.subject, ball.num_lights)
@@ -78,7 +78,7 @@ def test_offsets_in_the_index_are_those_of_the_tar(balls, tmp_path):
         named = {
             f"{group.key}.{extension}": data
             for group in shard.groups
-            for extension, data in read_members(path, group).items()
+            for extension, data in read_members(tmp_path / "s", shard.name, group).items()
         }
         with tarfile.open(path, "r:") as tar:
             assert {member.name: tar.extractfile(member).read() for member in tar} == named
