@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from balls import ball, positive_lights, smooth_albedo, sphere
+from fault_proxy import fault_proxy
+from s3_server import new_credentials, s3, s3_server
 
 from relightx.batch import Batch, Decomposition, Truth
 from relightx.sample import Portrait
 from relightx.sh import shade
 from shards.write import write_dataset
+
+__all__ = ["fault_proxy", "new_credentials", "s3", "s3_server"]  # fixtures of their own files
 
 # Before torch looks: the tests are for the CPU, where results repeat to the last bit.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

@@ -24,7 +24,7 @@ from relightx.storage.folder import S3Options, WrongBytes
 PART_BYTES = 8 << 20
 """Files from this size on travel in parts of it."""
 _CONCURRENT_PARTS = 8
-_ATTEMPTS = 4  # of one request in botocore, about 4 seconds; of one part of a download
+_ATTEMPTS = 6  # of one request in botocore, a second or two; of one part of a download
 
 Result = TypeVar("Result")
 
@@ -118,12 +118,12 @@ def connection(options: S3Options) -> Connection:
 
     Raises ValueError for options that no client can be made of.
     """
-    return _connection(options, os.getpid())
+    return connection_of_process(options, os.getpid())
 
 
 @lru_cache
-def _connection(options: S3Options, _pid: int) -> Connection:
-    # By process: a fork must not answer on its parent's sockets.
+def connection_of_process(options: S3Options, _pid: int) -> Connection:
+    """See `connection`; by process, because a fork must not answer on its parent's sockets."""
     return Connection(options)
 
 

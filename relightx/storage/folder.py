@@ -28,7 +28,7 @@ class S3Options:
     """Region of the bucket, such as eu-central-1"""
     unsigned: bool = False
     """Send no credentials: for public buckets"""
-    deadline_s: float = 300
+    deadline_s: float = 300.0
     """Seconds for which what fails is tried again"""
 
     def __post_init__(self) -> None:
