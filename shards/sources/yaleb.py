@@ -33,17 +33,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from relightx.picture import read_picture
 from relightx.sample import Portrait, Provenance
 from relightx.sh import directional_light
+from shards.face_region import face_region
 from shards.frames import without_ambient
 from shards.group import Group, faulty, key_of
-from shards.photometric_stereo import MIN_LIGHTS, Surface, photometric_stereo, residual
+from shards.lamps import fit_strength
+from shards.photometric_stereo import MIN_LIGHTS, photometric_stereo
 
 _MEASURED = json.loads(Path(__file__).with_name("yaleb.json").read_text())
 STRENGTH: dict[str, float] = _MEASURED["strength"]
@@ -116,31 +117,6 @@ def is_frontal(light: str) -> bool:
     return azimuth <= FRONTAL_AZIMUTH_DEG and elevation <= FRONTAL_ELEVATION_DEG
 
 
-def face_mask(
-    image: Float[np.ndarray, "lights height width"],
-    surface: Surface,
-    direction: Float[np.ndarray, "lights 3"],
-    strength: Float[np.ndarray, " lights"],
-) -> Bool[np.ndarray, "height width"]:
-    """The face without hair, clothes and background: one region, eyes and nostrils included.
-
-    Skin is as bright as the middle of the picture, or half, and Lambert's law holds on it; what
-    lies between skin in a row or a column (eyes, brows, nostrils, lips) belongs to the face.
-    """
-    height, width = surface.albedo.shape
-    middle = surface.albedo[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4]
-    error = np.abs(residual(image, surface, direction, strength)).mean(axis=0)
-    skin = (
-        (surface.albedo > 0.5 * np.median(middle))
-        & (error < 0.2 * surface.albedo)
-        & (surface.normal[..., 2] > 0.1)
-    )
-    skin = _large_regions(_morphology(skin, cv2.MORPH_OPEN, width // 24), share=0.01)
-    between = _between(skin, axis=0) | _between(skin, axis=1)
-    face = _largest_region(_morphology(between, cv2.MORPH_OPEN, width // 7))
-    return _without_holes(_morphology(face, cv2.MORPH_CLOSE, width // 7))
-
-
 def _found(folder: Path, lights: str, ambient: str) -> Group:
     key = key_of(folder.name)
     try:
@@ -173,9 +149,10 @@ def _read_subject(folder: Path, lights: str, ambient: str) -> Portrait:
     linear = image / np.float32(255)
     frontal = linear[measured], direction[measured], strength[measured]
     surface = photometric_stereo(*frontal)
-    mask = face_mask(frontal[0], surface, *frontal[1:])
+    mask = face_region(frontal[0], surface, *frontal[1:])
     for index in np.flatnonzero(~measured):
-        strength[index] = _fit_strength(linear[index], surface, direction[index], mask)
+        found = fit_strength(linear[index], surface, direction[index], mask)
+        strength[index] = EXPOSURE if found is None else found
     sh = torch.from_numpy(strength)[:, None] * directional_light(torch.from_numpy(direction))
     return Portrait(
         key=key_of(folder.name),
@@ -302,67 +279,6 @@ def _read_gray(file: Path) -> UInt8[np.ndarray, "height width"]:
     return pixels[..., 0]
 
 
-def _fit_strength(
-    image: Float[np.ndarray, "height width"],
-    surface: Surface,
-    direction: Float[np.ndarray, "3"],
-    mask: Bool[np.ndarray, "height width"],
-) -> float:
-    """Strength with which a light explains an image, on pixels that face it and are not shadowed.
-
-    It is EXPOSURE where the light reaches under a hundredth of the face.
-    """
-    cosine = surface.normal @ direction
-    reached = mask & (cosine > 0.3) & (image < 0.98) & (surface.albedo > 0.05)
-    if reached.sum() < 0.01 * mask.sum():
-        return EXPOSURE
-    observed, shaded = image[reached], surface.albedo[reached] * cosine[reached]
-    ratio = observed / shaded
-    # Cast shadows are far below the rest; what is left decides.
-    lit = ratio > 0.6 * np.percentile(ratio, 75)
-    observed, shaded = observed[lit], shaded[lit]
-    return float((observed * shaded).sum() / (shaded * shaded).sum())
-
-
 def _counted(left_out: Counter[str]) -> str:
     found = [f"{count} {reason}" for reason, count in sorted(left_out.items()) if count]
     return ", ".join(found) or "none"
-
-
-def _morphology(
-    region: Bool[np.ndarray, "height width"], operation: int, size: int
-) -> Bool[np.ndarray, "height width"]:
-    """Opening or closing with a disc; the picture goes on beyond its border as it ends."""
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size | 1, size | 1))
-    margin = size | 1
-    padded = np.pad(region.astype(np.uint8), margin, mode="edge")
-    done = cv2.morphologyEx(padded, operation, disc)
-    return done[margin:-margin, margin:-margin] > 0
-
-
-def _between(region: Bool[np.ndarray, "height width"], axis: int) -> np.ndarray:
-    """True where the region is found on both sides along an axis."""
-    before = np.logical_or.accumulate(region, axis=axis)
-    behind = np.flip(np.logical_or.accumulate(np.flip(region, axis), axis=axis), axis)
-    return before & behind
-
-
-def _large_regions(region: Bool[np.ndarray, "height width"], share: float) -> np.ndarray:
-    """The connected parts that cover more than a share of the picture."""
-    _, label, statistics, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8))
-    area = statistics[1:, cv2.CC_STAT_AREA]
-    return np.isin(label, 1 + np.flatnonzero(area > share * region.size))
-
-
-def _largest_region(region: Bool[np.ndarray, "height width"]) -> np.ndarray:
-    """The largest connected part; all False when there is none."""
-    _, label, statistics, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8))
-    area = statistics[1:, cv2.CC_STAT_AREA]
-    return label == 1 + np.argmax(area) if len(area) else region
-
-
-def _without_holes(region: Bool[np.ndarray, "height width"]) -> np.ndarray:
-    """The region with everything that it surrounds."""
-    _, label = cv2.connectedComponents((~region).astype(np.uint8), connectivity=4)
-    border = np.concatenate((label[0], label[-1], label[:, 0], label[:, -1]))
-    return region | ~np.isin(label, border)
