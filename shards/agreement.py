@@ -98,6 +98,8 @@ MISREADINGS: dict[str, Callable[[Labelled], Labelled]] = {
     ),
     "the light were pi times as strong": _light(lambda sh: sh * np.pi),
     "the light were pi times weaker": _light(lambda sh: sh / np.pi),
+    "each light were that of the next image": _light(lambda sh: sh.roll(1, 0)),
+    "each light were that of the image before": _light(lambda sh: sh.roll(-1, 0)),
     "the light's colours were in the order blue, green, red": _light(lambda sh: sh.flip(-2)),
     "the albedo's colours were in the order blue, green, red": lambda held: held._replace(
         albedo=held.albedo[::-1]
@@ -210,7 +212,8 @@ class Agreements:
     def faults(self) -> Iterator[tuple[str, str, str]]:
         """(source, key or '' for all, what is wrong): labels that cannot be those of the images."""
         for source in sorted(self._rows):
-            whole = [*self._wrong_labels(source), *self._wrong_directions(source)]
+            # A misread light turns away from its direction too: one cause, one fault.
+            whole = [*self._wrong_labels(source)] or [*self._wrong_directions(source)]
             yield from ((source, "", message) for message in whole)
             if not whole:
                 yield from self._outliers(source, real=True)
@@ -249,17 +252,15 @@ class Agreements:
                 " and build again"
             )
             return
-        for name, column in zip(_FOREIGN, foreign.T, strict=True):
-            if (
-                median > FOREIGN_FLOOR
-                and _median(residual / np.maximum(column, _SMALLEST)) > FOREIGN_RATIO
-            ):
-                yield (
-                    f"labels explain an image no better than {name}: albedo x shading is off by"
-                    f" {median:.2f} of its brightness, with those by {_median(column):.2f}; the"
-                    " labels are not those of the images"
-                )
-                return
+        share = [_median(residual / np.maximum(column, _SMALLEST)) for column in foreign.T]
+        nearest = int(np.argmax(np.where(np.isnan(share), -np.inf, share)))
+        if median > FOREIGN_FLOOR and share[nearest] > FOREIGN_RATIO:
+            yield (
+                f"labels explain an image no better than {_FOREIGN[nearest]}: albedo x shading is"
+                f" off by {median:.2f} of its brightness, with those by"
+                f" {_median(foreign[:, nearest]):.2f}; the labels are not those of the images"
+            )
+            return
         if median > MAX_RESIDUAL:
             yield (
                 f"albedo x shading is off by {median:.2f} of the images' brightness, at most"

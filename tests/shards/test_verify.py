@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from relightx.index import ShardEntry, read_index, write_index
-from relightx.sample import encode
+from relightx.sample import encode, without_labels
 from shards.splits import hash_split
 from shards.verify import verify
 from shards.write import Packed, write_dataset, write_split
@@ -210,3 +210,105 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
         verify(tmp_path)
     with pytest.raises(ValueError, match="does not exist"):
         verify(tmp_path / "none")
+
+
+def test_a_report_of_the_build_may_lie_beside_the_splits(dataset):
+    (dataset / "build-report.json").write_text("{}")
+    assert verify(dataset).passed
+
+
+def test_an_unfinished_build_is_a_warning(dataset):
+    (dataset / ".build").mkdir()
+    (dataset / ".build" / "plan.json").write_text("{}")
+    report = verify(dataset)
+    assert report.passed and "a build is under way here" in report.warnings[0].message
+
+
+@pytest.mark.parametrize("value", [0, 65535])
+def test_an_image_without_anything_to_see_is_a_warning(portrait, tmp_path, value):
+    image = portrait.image.copy()
+    image[1] = value
+    report = verify_one_whole(
+        [replace(without_labels(portrait, ("light",)), image=image)], tmp_path
+    )
+    assert report.passed and report.num_warnings == 1
+    (warning,) = report.warnings
+    assert (warning.key, warning.member) == (portrait.key, "light001.png")
+    assert ("is black" if value == 0 else "is saturated on 100%") in warning.message
+
+
+def test_the_same_picture_in_two_portraits_is_a_warning(make_portrait, tmp_path):
+    first, second = make_portrait("a", "anna"), make_portrait("b", "ben", seed=1)
+    image = np.concatenate([second.image[:2], first.image[2:]])
+    second = without_labels(replace(second, image=image), ("light",))
+    write_dataset([first, second], tmp_path / "d", {"anna": "train", "ben": "val"}.__getitem__)
+    report = verify(tmp_path / "d")
+    assert report.passed and [str(warning) for warning in report.warnings] == [
+        "val, portrait b: 1 image is also in portrait a of subject 'anna' in train"
+    ]
+
+
+def test_a_picture_twice_in_one_portrait_is_a_warning(portrait, tmp_path):
+    image = portrait.image[[0, 0, 2]]
+    report = verify_one_whole(
+        [without_labels(replace(portrait, image=image), ("light",))], tmp_path
+    )
+    assert [warning.message for warning in report.warnings] == ["1 image is there twice"]
+
+
+def test_subjects_that_differ_in_spelling_alone_are_a_warning(make_portrait, tmp_path):
+    balls = [make_portrait("a", "Anna"), make_portrait("b", "anna_", seed=1)]
+    write_dataset(balls, tmp_path / "d", {"Anna": "train", "anna_": "val"}.__getitem__)
+    report = verify(tmp_path / "d")
+    assert report.passed and report.num_warnings == 1
+    assert "'Anna' in train, 'anna_' in val" in report.warnings[0].message
+
+
+def test_labels_that_are_misread_fail_and_are_named(make_portrait, tmp_path):
+    balls = [make_portrait(f"ball{i}", f"p{i}", seed=i, size=16) for i in range(4)]
+    turned = [replace(ball, normal=ball.normal * np.float32([1, -1, 1])) for ball in balls]
+    report = verify_one_whole(turned, tmp_path)
+    assert [fault.shard for fault in report.faults] == ["balls 1"]
+    assert "if the normals had y down" in report.faults[0].message
+
+
+def test_the_report_tells_how_well_labels_agree(dataset):
+    report = verify(dataset)
+    (agreement,) = report.agreements
+    assert agreement.portraits == 12 and agreement.median < 1e-3
+    assert "at the median of 12 portraits" in str(report)
+    assert json.loads(json.dumps(report.as_dict()))["passed"] is True
+
+
+def test_a_data_set_in_s3_is_verified_like_one_on_disk(dataset, s3):
+    folder = upload(dataset, s3.new_folder())
+    assert verify(folder, workers=2) == verify(dataset)
+
+
+def test_faults_in_s3_are_found(dataset, s3):
+    folder = upload(dataset, s3.new_folder())
+    data = bytearray(folder.read("train/shard-000000.tar"))
+    data[len(data) // 2] ^= 1
+    folder.write("train/shard-000000.tar", bytes(data))
+    shard = read_index(dataset / "val").shards[0].name
+    folder.delete(f"val/{shard}")
+    faults = verify(folder).faults
+    assert any("sha256" in fault.message for fault in faults if fault.shard[:5] == "train")
+    assert f"val/{shard}: the file is missing" in map(str, faults)
+
+
+def test_a_place_in_s3_that_holds_no_data_set_is_refused(s3):
+    with pytest.raises(ValueError, match=r"s3://.*no index\.json"):
+        verify(s3.new_folder())
+
+
+def verify_one_whole(portraits, tmp_path):
+    write_split(portraits, tmp_path / "one", "train")
+    return verify(tmp_path / "one")
+
+
+def upload(dataset, folder):
+    """A copy of a data set in another folder."""
+    for file in sorted(file for file in dataset.rglob("*") if file.is_file()):
+        folder.write(str(file.relative_to(dataset)), file.read_bytes())
+    return folder
