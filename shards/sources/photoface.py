@@ -49,21 +49,15 @@ from shards.axes import axes, described
 from shards.face_region import face_region
 from shards.frames import read_frames
 from shards.group import Group, faulty, key_of
-from shards.lamps import fit_lamp, fit_strength
+from shards.lamps import check_agreement, fit_lamp, fit_strength, goodness
 from shards.matlab import read_maps, read_matrix
-from shards.photometric_stereo import GOOD_FIT, Surface, photometric_stereo, residual
+from shards.photometric_stereo import Surface, photometric_stereo
 
 NUM_LIGHTS = 4
 EXPOSURE = 1.25
 """Median strength of the lights; puts the albedo of bright skin below 1, as in yaleb."""
 MAX_MISSING = 0.2
 """Share of the face whose label may be missing."""
-MIN_AGREEMENT = 0.8
-"""Least correlation of the photographs' changes over the lights with those of the shading.
-
-On faces of Extended Yale B, made into captures, it is 0.98, and 0.7 or less with two lights of four
-exchanged. (A cyclic change of the four is no other than azimuths from another zero.)
-"""
 
 _PICTURE = re.compile(r"im(\d+)\.(bmp|png|tif|tiff)", re.IGNORECASE)
 
@@ -203,8 +197,8 @@ def _directions(
     toward = np.stack((across, along, np.cos(zenith)), axis=1).astype(np.float32)
     try:
         surface = photometric_stereo(linear, toward)
-        _check_agreement(linear, surface, lit, toward)
-        mask = lit & (surface.confidence > 0.5)
+        check_agreement(linear, surface, lit, toward)
+        mask = lit & (goodness(linear, surface, toward) > 0.5)
         way = axes(surface.normal[..., 0], surface.normal[..., 1], mask)
     except ValueError as error:
         raise ValueError(f"{file}: its lights do not explain the photographs: {error}") from None
@@ -278,14 +272,12 @@ def _label(
     if mask.mean() < 0.01:
         raise ValueError(f"{capture}: no face was found where its labels are known")
     try:
-        _check_agreement(linear, surface, mask, direction * strength[:, None])
+        check_agreement(linear, surface, mask, direction * strength[:, None])
     except ValueError as error:
         raise ValueError(f"{capture}: its labels do not explain the photographs: {error}") from None
-    error = np.sqrt((residual(linear, surface, direction, strength) ** 2).mean(axis=0))
-    relative = error / np.maximum(surface.albedo, 1e-4)
-    confidence = known / (1 + (relative / GOOD_FIT) ** 2)
+    confidence = known * goodness(linear, surface, direction * strength[:, None])
     return Labels(
-        surface=Surface(surface.normal, surface.albedo, confidence.astype(np.float32)),
+        surface=Surface(surface.normal, surface.albedo, confidence),
         mask=mask,
         direction=direction,
         strength=strength,
@@ -379,25 +371,3 @@ def _fit_lights(
     scale = float(np.median(strength)) / EXPOSURE
     scaled = Surface(surface.normal, surface.albedo * np.float32(scale), surface.confidence)
     return scaled, direction.astype(np.float32), np.array(strength, np.float32) / np.float32(scale)
-
-
-def _check_agreement(
-    linear: Float[np.ndarray, "lights height width"],
-    surface: Surface,
-    mask: Bool[np.ndarray, "height width"],
-    lamp: Float[np.ndarray, "lights 3"],
-) -> None:
-    """Refuse a surface and lamps under which the face would look otherwise.
-
-    Over the lights, a pixel's brightness changes as its shading does, whatever its albedo.
-    """
-    seen = linear[:, mask]
-    shading = np.maximum(lamp @ surface.normal[mask].T, 0)
-    seen, shading = (values / np.maximum(values.mean(axis=0), 1e-3) for values in (seen, shading))
-    with np.errstate(invalid="ignore"):
-        agreement = float(np.corrcoef(seen.ravel(), shading.ravel())[0, 1])
-    if not agreement > MIN_AGREEMENT:
-        raise ValueError(
-            f"brightness follows normal . direction with a correlation of {agreement:.2f},"
-            f" {MIN_AGREEMENT} needed; are the lights in another order?"
-        )

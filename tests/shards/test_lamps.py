@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from relief import photograph, relief
 
-from shards.lamps import fit_lamp, fit_strength
+from shards.lamps import check_agreement, fit_lamp, fit_strength, goodness
 from shards.photometric_stereo import Surface
 
 TOWARD = np.array((0.5, 0.3, 0.81), np.float32) / np.linalg.norm((0.5, 0.3, 0.81))
@@ -48,3 +48,28 @@ def test_a_lamp_that_does_not_reach_the_face_is_not_found():
     assert fit_lamp(np.zeros_like(image), surface, mask) is None
     assert fit_lamp(image, surface, np.zeros_like(mask)) is None
     assert fit_lamp(np.ones_like(image), surface, mask) is None
+
+
+def test_goodness_is_one_on_what_is_explained_and_low_in_cast_shadow():
+    image, surface, mask = lit_head()
+    lamp = (1.1 * TOWARD)[None]
+    assert goodness(image[None], surface, lamp)[mask].min() > 0.999
+    shadowed = goodness(with_shadow_and_highlight(image, mask)[None], surface, lamp)
+    column = int(np.percentile(np.nonzero(mask)[1], 80))
+    lit = mask & (image > 0.2)
+    assert shadowed[:, column:][lit[:, column:]].max() < 0.5
+    off = goodness(image[None] + 0.1 * surface.albedo, surface, lamp)
+    assert off[mask] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_lamps_in_another_order_do_not_agree_with_the_pictures():
+    _, surface, mask = lit_head()
+    lamp = np.array([(x, y, 2) for x in (-1, 1) for y in (-1, 1)], np.float32)
+    lamp /= np.linalg.norm(lamp, axis=1, keepdims=True)
+    image = np.stack([photograph(surface.normal, surface.albedo, toward, 1.0) for toward in lamp])
+    image = image.astype(np.float32)
+    check_agreement(image, surface, mask, lamp)
+    with pytest.raises(ValueError, match=r"correlation of 0\.\d\d, 0\.8 needed"):
+        check_agreement(image, surface, mask, lamp[[0, 2, 1, 3]])
+    with pytest.raises(ValueError, match="correlation of nan"):
+        check_agreement(np.ones_like(image), surface, mask, lamp)
