@@ -150,7 +150,9 @@ def _client(options: S3Options) -> Any:
         session = Session(profile_name=options.profile, region_name=options.region)
         return session.client("s3", endpoint_url=options.endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
-        raise ValueError(f"S3 cannot be reached with {options}: {error}") from None
+        raise ValueError(
+            f"S3: {error}; check the profile, the region and the endpoint's URL"
+        ) from None
 
 
 class _Patience:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, FlexibleChecksumError
 from s3transfer.utils import ChunksizeAdjuster
 
 from relightx.storage.causes import code_of
@@ -110,8 +110,7 @@ class S3Folder(Folder):
     def _entries(self, directory: str) -> Iterator[str]:
         below = self._key(directory)
         page = {"Bucket": self._bucket, "Prefix": below, "Delimiter": "/"}
-        more = True
-        while more:
+        while True:
             listing = self._persist("", partial(self.client.list_objects_v2, **page))
             for entry in listing.get("CommonPrefixes", ()):
                 yield entry["Prefix"].removeprefix(below)
@@ -119,8 +118,9 @@ class S3Folder(Folder):
                 # A key that ends in a slash is what some programs make to show a directory.
                 if not entry["Key"].endswith("/"):
                     yield entry["Key"].removeprefix(below)
-            more = listing["IsTruncated"]
-            page["ContinuationToken"] = listing.get("NextContinuationToken", "")
+            if "NextContinuationToken" not in listing:
+                return
+            page["ContinuationToken"] = listing["NextContinuationToken"]
 
     @property
     def client(self) -> Any:
@@ -202,15 +202,18 @@ class _Reading:
             return self._nothing()
         try:
             answer = self._folder.client.get_object(**self._request())
+            self._etag = answer["ETag"]
+            while chunk := answer["Body"].read(_CHUNK):
+                self._data += chunk
+        except FlexibleChecksumError:
+            self._forget()
+            raise
         except ClientError as error:
-            if code_of(error) in ("InvalidRange", "416"):
+            if code_of(error) in ("InvalidRange", "416") and not self._data:
                 return self._nothing()
             if code_of(error) in ("PreconditionFailed", "412"):
                 self._forget()  # it was replaced since it broke off
             raise
-        self._etag = answer["ETag"]
-        while chunk := answer["Body"].read(_CHUNK):
-            self._data += chunk
         return self._checked(_noted(answer))
 
     def _request(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from relightx.storage import Folder, LocalFolder, S3Options, open_folder
 from relightx.storage.connection import PART_BYTES
 
 SMALL = bytes(range(256)) * 40
-LARGE = os.urandom(2 * PART_BYTES + 12345)  # three parts
+LARGE = os.urandom(PART_BYTES + 12345)  # two parts
 
 
 def digest(data: bytes) -> str:
@@ -179,17 +179,14 @@ def test_a_local_file_is_lent(folder):
 
 def test_a_file_with_another_digest_is_not_fetched(folder, tmp_path):
     folder.write("a", SMALL)
+    file = tmp_path / "fetched" / "a"
     started = time.monotonic()
     with pytest.raises(OSError) as caught:
-        folder.fetch("a", tmp_path / "a", digest(b"other"))
+        folder.fetch("a", file, digest(b"other"))
+    assert time.monotonic() - started < 10  # and not until the deadline
     for said in (f"{folder.url}/a", digest(SMALL), digest(b"other")):
         assert said in str(caught.value)
-    assert os.listdir(tmp_path / "data" if (tmp_path / "data").exists() else tmp_path) in (
-        [],
-        ["a"],
-    )
-    assert not (tmp_path / "a").exists()
-    assert time.monotonic() - started < 5  # and not until the deadline
+    assert os.listdir(file.parent) == []
 
 
 def test_what_fails_to_be_fetched_leaves_the_earlier_file(folder, tmp_path):
@@ -553,10 +550,17 @@ def test_a_body_that_breaks_off_is_survived(broken, fault_proxy, fault, tmp_path
 
 
 def test_a_long_read_goes_on_where_it_broke_off(broken, fault_proxy):
-    broken.write("a", LARGE[: 6 << 20])
-    fault_proxy.next(faults.cut, times=2, method="GET", path="/a")
-    assert broken.read("a") == LARGE[: 6 << 20]
-    assert fault_proxy.met["cut"] == 2
+    asked = []
+
+    def cut(handler: faults.Handler, body: bytes) -> None:
+        asked.append(handler.headers.get("Range"))
+        faults.cut(handler, body)
+
+    broken.write("a", LARGE)
+    fault_proxy.next(cut, times=2, method="GET", path="/a")
+    assert broken.read("a") == LARGE
+    begun = int(asked[1].removeprefix("bytes=").rstrip("-"))
+    assert asked[0] is None and 0 < begun <= len(LARGE) // 2
 
 
 def test_a_file_replaced_while_it_is_read_is_never_mixed(s3, broken, fault_proxy):
@@ -599,13 +603,13 @@ def test_a_server_that_answered_before_is_waited_for(s3):
 
 
 def test_what_never_passes_is_given_up_at_the_deadline(s3, fault_proxy):
-    folder = s3.new_folder(endpoint_url=fault_proxy.endpoint, deadline_s=2.0)
+    folder = s3.new_folder(endpoint_url=fault_proxy.endpoint, deadline_s=1.0)
     folder.write("a", SMALL)
     fault_proxy.next(faults.unavailable, times=10_000)
     started = time.monotonic()
     with pytest.raises(OSError) as caught:
         folder.read("a")
-    assert 0.5 < time.monotonic() - started < 8
+    assert time.monotonic() - started < 10
     said = str(caught.value)
     assert said.startswith(f"{folder.url}/a: {fault_proxy.endpoint} failed")
     assert "ServiceUnavailable" in said and "\n" not in said
@@ -645,6 +649,19 @@ def test_wrong_bytes_are_fetched_again(broken, fault_proxy, tmp_path):
     assert broken.read("a") == SMALL
     assert fault_proxy.met["flip_answer"] == 3
     assert broken.retries == 3
+
+
+def test_a_body_that_belies_its_checksum_is_read_again(broken, fault_proxy):
+    def belied(handler: faults.Handler, body: bytes) -> None:
+        answer = handler.asked(body)
+        answer.headers.append(("x-amz-checksum-crc32", "AAAAAA=="))
+        handler.begin(answer)
+        handler.wfile.write(answer.body)
+
+    broken.write("a", SMALL)
+    fault_proxy.next(belied, method="GET", path="/a")
+    assert broken.read("a") == SMALL
+    assert broken.retries > 0
 
 
 def test_a_wrong_part_is_fetched_again(broken, fault_proxy, tmp_path):
@@ -726,7 +743,7 @@ def test_a_file_that_is_not_what_its_digest_says_is_not_sent(s3, tmp_path):
 def test_a_large_file_goes_up_in_parts_with_its_digest_beside_it(s3, broken, fault_proxy, tmp_path):
     broken.put("a", file_with(tmp_path, LARGE), digest(LARGE))
     parts = [path for method, path in fault_proxy.requests if "partNumber=" in path]
-    assert len(parts) == 3
+    assert len(parts) == 2
     reads = [path for method, path in fault_proxy.requests if method == "GET"]
     assert reads == []  # the ETag says what it holds
     assert s3.client.head_object(**broken.place("a"))["Metadata"] == {"sha256": digest(LARGE)}
@@ -777,7 +794,7 @@ def test_a_fetch_that_is_killed_leaves_nothing_under_the_name(broken, fault_prox
 
 def test_an_upload_that_is_killed_leaves_nothing_under_the_name(broken, fault_proxy, tmp_path):
     file = file_with(tmp_path, LARGE)
-    fault_proxy.next(faults.stall, method="PUT", path="partNumber=3")
+    fault_proxy.next(faults.stall, method="PUT", path="partNumber=2")
     _kill_when(lambda: fault_proxy.met["stall"], _put, broken, file, digest(LARGE))
     assert broken.size("a") is None and list(broken.names()) == []
     assert file.exists()
@@ -811,3 +828,17 @@ def test_what_others_uploaded_is_read(s3, tmp_path):
     assert folder.read("a") == SMALL
     folder.fetch("a", tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == SMALL
+
+
+def test_a_key_that_leads_out_of_the_folder_is_refused(s3, fault_proxy):
+    def hostile(handler: faults.Handler, body: bytes) -> None:
+        answer = handler.asked(body)
+        answer.body = answer.body.replace(b"/aaaaaaa<", b"/../../x<")
+        handler.begin(answer)
+        handler.wfile.write(answer.body)
+
+    folder = s3.new_folder(endpoint_url=fault_proxy.endpoint)
+    folder.write("aaaaaaa", b"")
+    fault_proxy.next(hostile, method="GET", path="list-type")
+    with pytest.raises(ValueError, match=r"'\.\./\.\./x' is no name in this folder"):
+        list(folder.names())
