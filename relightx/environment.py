@@ -1,17 +1,28 @@
 """Equirectangular HDR maps from files, as second-order lights."""
 
-import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from relightx.color import LUMINANCE
+from relightx.picture import read_linear_picture
 from relightx.sh import ambient_light, environment_light
 
-MAX_MAP_BYTES = 512 << 20
+
+def read_map(file: Path) -> Float[np.ndarray, "3 height width"]:
+    """One equirectangular .hdr or .exr map of linear radiance, height x 2 height.
+
+    Raises ValueError naming a file that is missing, no such map, not 2:1 or not finite.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file; an .hdr or .exr environment map is needed")
+    picture = read_linear_picture(file)
+    height, width = picture.shape[:2]
+    if width != 2 * height:
+        raise ValueError(f"{file}: is {width}x{height}; an equirectangular map is 2:1")
+    return np.ascontiguousarray(np.broadcast_to(picture, (height, width, 3)).transpose(2, 0, 1))
 
 
 def read_environment(file: Path) -> Float[np.ndarray, "3 9"]:
@@ -20,25 +31,7 @@ def read_environment(file: Path) -> Float[np.ndarray, "3 9"]:
     Orientation as in `relightx.sh.environment_light`: the left and right edges light the face.
     Raises ValueError naming a file that is missing, no such map, not 2:1, not finite or dark.
     """
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file; an .hdr or .exr environment map is needed")
-    if file.stat().st_size > MAX_MAP_BYTES:
-        raise ValueError(f"{file}: larger than {MAX_MAP_BYTES >> 20} MiB; use a smaller map")
-    # Some builds of OpenCV read the variable at import, others at each call.
-    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
-    try:
-        picture = cv2.imread(str(file), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    except cv2.error as error:
-        raise ValueError(f"{file}: cannot be decoded: {error}") from None
-    if picture is None or picture.dtype != np.float32:
-        found = "no picture" if picture is None else f"{picture.dtype} values"
-        raise ValueError(f"{file}: {found} found; a map of floating-point radiance is needed")
-    height, width = picture.shape[:2]
-    if width != 2 * height:
-        raise ValueError(f"{file}: is {width}x{height}; an equirectangular map is 2:1")
-    if not np.isfinite(picture).all():
-        raise ValueError(f"{file}: has values that are not finite")
-    radiance = torch.from_numpy(np.ascontiguousarray(picture[..., ::-1].transpose(2, 0, 1)))
+    radiance = torch.from_numpy(read_map(file))
     return of_mean_luminance_1(environment_light(radiance).numpy(), str(file))
 
 
