@@ -25,6 +25,7 @@ from torch import Tensor
 from relightx.model import IntrinsicNet, ModelConfig
 
 MODEL_FORMAT = "relightx-model-1"
+WEIGHTS = "model.safetensors"
 _RECORD = "checkpoint.json"
 
 
@@ -44,7 +45,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Commit a checkpoint under DIRECTORY/step-NNNNNNNN, then prune to the newest `keep`."""
     name = f"step-{checkpoint.step:08d}"
     staged = _fresh(directory / f".{name}.partial")
-    save_file(_own(checkpoint.weights), staged / "model.safetensors")
+    save_file(_own(checkpoint.weights), staged / WEIGHTS)
     save_file(_own(checkpoint.average), staged / "average.safetensors")
     torch.save(checkpoint.optimizer, staged / "optimizer.pt")
     files = {file.name: _fingerprint(file) for file in sorted(staged.iterdir())}
@@ -79,7 +80,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise ValueError(f"{path}: {name} is missing or not as it was written")
     return Checkpoint(
         step=step,
-        weights=load_file(path / "model.safetensors"),
+        weights=load_file(path / WEIGHTS),
         average=load_file(path / "average.safetensors"),
         optimizer=torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu"),
         about=about,
@@ -96,7 +97,7 @@ def save_model(
     """Write a finished model to a directory: model.safetensors and config.json, replaced whole."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     staged = _fresh(directory.with_name(f".{directory.name}.partial"))
-    save_file(_own(weights), staged / "model.safetensors")
+    save_file(_own(weights), staged / WEIGHTS)
     content = {
         "format": MODEL_FORMAT,
         "model": {"preset": config.preset, "width": config.width},
@@ -113,15 +114,11 @@ def load_model(path: str | Path) -> tuple[IntrinsicNet, dict[str, Any]]:
     Raises ValueError when it is no model of ours, damaged, or its weights are of another
     architecture than its config names.
     """
-    directory = Path(path)
-    if directory.is_file():
-        directory = directory.parent
-    if not (directory / "config.json").is_file() and (directory / "model").is_dir():
-        directory = directory / "model"
+    directory = model_directory(path)
     content = _model_config(directory)
     try:
         model = IntrinsicNet(ModelConfig(**content["model"]))
-        weights = load_file(directory / "model.safetensors")
+        weights = load_file(directory / WEIGHTS)
     except (TypeError, ValueError, OSError, SafetensorError) as error:
         raise ValueError(f"{directory}: the model cannot be read: {error}") from None
     size = content["image_size"]
@@ -132,11 +129,21 @@ def load_model(path: str | Path) -> tuple[IntrinsicNet, dict[str, Any]]:
     fault = _mismatch(model.state_dict(), weights)
     if fault:
         raise ValueError(
-            f"{directory}/model.safetensors: weights of another architecture than"
+            f"{directory}/{WEIGHTS}: weights of another architecture than"
             f" {content['model']} in its config.json: {fault}"
         )
     model.load_state_dict(weights)
     return model.eval(), content
+
+
+def model_directory(path: str | Path) -> Path:
+    """The directory of a model itself, where it, a file in it or a run that holds one is named."""
+    directory = Path(path)
+    if directory.is_file():
+        directory = directory.parent
+    if not (directory / "config.json").is_file() and (directory / "model").is_dir():
+        directory = directory / "model"
+    return directory
 
 
 def _model_config(directory: Path) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_decompose(commands)
     _add_relight(commands)
+    _add_pseudolabel(commands)
     _add_report(commands)
     return parser
 
@@ -203,6 +204,46 @@ def _add_relight(commands: argparse._SubParsersAction) -> None:
     )
 
 
+def _add_pseudolabel(commands: argparse._SubParsersAction) -> None:
+    parser = _add(
+        commands,
+        "pseudolabel",
+        _pseudolabel,
+        "label photographs with a model's answers, to train on them too",
+        "Writes albedo, normals and light of every portrait of a split, as the model sees them, and"
+        " how far each can be trusted: how well they rebuild the picture, and how much the answers"
+        " for its lights and its mirror image agree. relightx-shards build celeba --pseudolabels"
+        " DIR puts them into shards; the head of configs/train/sfs_joint.yaml has all the steps.",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="finished run, or its model/ or best/ directory",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="split to label, a directory with index.json",
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="new or empty directory"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with a run into --out that was stopped"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        metavar="N",
+        help="processes that read, and threads that write (default: %(default)s)",
+    )
+
+
 def _add_report(commands: argparse._SubParsersAction) -> None:
     parser = _add(
         commands,
@@ -291,6 +332,25 @@ def _relight(options: argparse.Namespace) -> None:
     result = model.decompose(options.photo)
     _warn_without_face(result.face_found, options.photo)
     write_picture(result.relit(light), options.out)
+
+
+def _pseudolabel(options: argparse.Namespace) -> None:
+    from relightx.pseudolabel import pseudolabel
+
+    summary = pseudolabel(
+        options.model,
+        options.data,
+        options.out,
+        resume=options.resume,
+        workers=options.workers,
+    )
+    for key, fault in sorted(summary.unreadable.items()):
+        print(f"{PROG} pseudolabel: warning: left out {key}: {fault}", file=sys.stderr)
+    low, middle, high = (summary.confidence["quantiles"][q] for q in ("0.05", "0.5", "0.95"))
+    print(
+        f"{options.out}: {summary.portraits} portraits; confidence {summary.confidence['mean']:.2f}"
+        f" on average, median {middle:.2f}, 9 of 10 from {low:.2f} to {high:.2f}"
+    )
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -65,14 +65,34 @@ def letterbox(
     height, width = values.shape[:2]
     if (height, width) == (size, size):
         return np.ascontiguousarray(values, np.float32)
-    scale = size / max(height, width)
-    inner = (max(1, round(height * scale)), max(1, round(width * scale)))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(np.ascontiguousarray(values, np.float32), inner[::-1], interpolation=way)
+    rows, columns = _inside(height, width, size)
+    inner = (rows.stop - rows.start, columns.stop - columns.start)
     square = np.zeros((size, size, *values.shape[2:]), np.float32)
-    top, left = (size - inner[0]) // 2, (size - inner[1]) // 2
-    square[top : top + inner[0], left : left + inner[1]] = resized
+    square[rows, columns] = _resized(values, inner)
     return square
+
+
+def unletterbox(
+    values: Float[np.ndarray, "size size *channels"], height: int, width: int
+) -> Float[np.ndarray, "{height} {width} *channels"]:
+    """The way back: what lies on a letterboxed picture, at the picture's own height and width."""
+    rows, columns = _inside(height, width, len(values))
+    return _resized(values[rows, columns], (height, width))
+
+
+def _inside(height: int, width: int, size: int) -> tuple[slice, slice]:
+    """Rows and columns of the square that a letterboxed picture takes up."""
+    scale = size / max(height, width)
+    inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (size - inner_height) // 2, (size - inner_width) // 2
+    return slice(top, top + inner_height), slice(left, left + inner_width)
+
+
+def _resized(
+    values: Float[np.ndarray, "height width *channels"], shape: tuple[int, int]
+) -> Float[np.ndarray, "height2 width2 *channels"]:
+    way = cv2.INTER_AREA if max(shape) < max(values.shape[:2]) else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(values, np.float32), shape[::-1], interpolation=way)
 
 
 def unit(normal: Float[np.ndarray, "*shape 3"]) -> Float[np.ndarray, "*shape 3"]:

@@ -164,7 +164,7 @@ def training_batches(
         batch_sampler=batches,
         num_workers=config.num_workers,
         collate_fn=collate,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=use_one_thread,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if config.num_workers else None,
     )
@@ -245,7 +245,8 @@ def collate(examples: list[Example]) -> Batch:
     )
 
 
-def _use_one_thread(_worker: int) -> None:
+def use_one_thread(_worker: int) -> None:
+    """For each reader process, as DataLoader's worker_init_fn."""
     # OpenCV's own threads would fight the training process for cores, and hang after a fork.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
