@@ -5,6 +5,8 @@ an answer of 500 and above, s3transfer a part of a download that broke off, and 
 that may pass, wrong bytes included, until the deadline.
 """
 
+import base64
+import hashlib
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -24,6 +26,7 @@ from relightx.storage.folder import S3Options, WrongBytes
 PART_BYTES = 8 << 20
 """Files from this size on travel in parts of it."""
 _CONCURRENT_PARTS = 8
+_CHUNK = 1 << 20
 _ATTEMPTS = 6  # of one request in botocore, a second or two; of one part of a download
 
 Result = TypeVar("Result")
@@ -44,6 +47,8 @@ class Connection:
         events = self.client.meta.events
         events.register("needs-retry.s3", self._note_attempt)
         events.register("after-call.s3.GetObject", self._watch_body)
+        for sending in ("PutObject", "UploadPart"):
+            events.register(f"before-call.s3.{sending}", _add_md5)
 
     @property
     def endpoint(self) -> str:
@@ -130,11 +135,6 @@ def connection_of_process(options: S3Options, _pid: int) -> Connection:
 def _client(options: S3Options) -> Any:
     address = options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
     address = address or os.environ.get("AWS_ENDPOINT_URL")
-    # Every server checks a signed digest of what it is sent. The trailing checksums that boto3
-    # would send in its place are unknown to many that are not Amazon's.
-    s3: dict[str, Any] = {"payload_signing_enabled": True}
-    if address:
-        s3["addressing_style"] = "path"
     silence = min(60.0, max(2.0, options.deadline_s / 4))
     config = Config(
         signature_version=UNSIGNED if options.unsigned else None,
@@ -142,9 +142,9 @@ def _client(options: S3Options) -> Any:
         connect_timeout=min(10.0, silence),
         read_timeout=silence,
         max_pool_connections=2 * _CONCURRENT_PARTS,
-        request_checksum_calculation="when_required",
+        request_checksum_calculation="when_required",  # see _add_md5
         response_checksum_validation="when_supported",
-        s3=s3,
+        s3={"addressing_style": "path"} if address else None,
     )
     try:
         session = Session(profile_name=options.profile, region_name=options.region)
@@ -153,6 +153,23 @@ def _client(options: S3Options) -> Any:
         raise ValueError(
             f"S3: {error}; check the profile, the region and the endpoint's URL"
         ) from None
+
+
+def _add_md5(params: dict[str, Any], **_: Any) -> None:
+    """Send a body's MD5 with it, so that other bytes are refused when they arrive.
+
+    All servers know it. The checksums that boto3 would send instead are unknown to many that are
+    not Amazon's, and some do not compare the digest in the signature.
+    """
+    body, digest = params["body"], hashlib.md5(usedforsecurity=False)
+    if isinstance(body, bytes):
+        digest.update(body)
+    else:
+        start = body.tell()
+        while chunk := body.read(_CHUNK):
+            digest.update(chunk)
+        body.seek(start)
+    params["headers"]["Content-MD5"] = base64.b64encode(digest.digest()).decode()
 
 
 class _Patience:

@@ -673,11 +673,21 @@ def test_a_wrong_part_is_fetched_again(broken, fault_proxy, tmp_path):
 
 
 @pytest.mark.parametrize("data, path", [(SMALL, "/a"), (LARGE, "partNumber=2")])
-def test_bytes_that_changed_on_the_way_up_are_sent_again(broken, fault_proxy, tmp_path, data, path):
-    fault_proxy.next(faults.flip_request, method="PUT", path=path)
+def test_bytes_that_changed_on_the_way_up_are_refused_and_sent_again(
+    broken, fault_proxy, tmp_path, data, path
+):
+    answers = []
+
+    def flip_request(handler: faults.Handler, body: bytes) -> None:
+        answer = handler.asked(faults.flipped(body))
+        answers.append(answer.status)
+        handler.begin(answer)
+        handler.wfile.write(answer.body)
+
+    fault_proxy.next(flip_request, method="PUT", path=path)
     broken.put("a", file_with(tmp_path, data), digest(data))
     assert broken.read("a") == data
-    assert fault_proxy.met["flip_request"] == 1
+    assert answers == [400]
     assert broken.retries > 0
 
 

@@ -129,11 +129,6 @@ def flip_answer(handler: Handler, body: bytes) -> None:
     handler.wfile.write(answer.body)
 
 
-def flip_request(handler: Handler, body: bytes) -> None:
-    """A byte of what the server is sent is another."""
-    pass_on(handler, flipped(body))
-
-
 def slow(handler: Handler, body: bytes) -> None:
     """The answer's body comes in pieces, with pauses between them."""
     answer = handler.asked(body)
