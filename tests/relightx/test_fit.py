@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from relightx.color import from_integer
-from relightx.data.fit import fit, letterbox, unit
+from relightx.data.fit import fit, letterbox, unit, unletterbox
 
 
 def test_a_portrait_of_the_right_size_is_left_as_it_is(portrait):
@@ -89,3 +89,25 @@ def test_unit_keeps_directions_and_zero():
 def test_a_very_long_picture_keeps_a_pixel():
     row = letterbox(np.ones((1, 1000, 3), np.float32), 16)
     assert row.sum() == pytest.approx(16 * 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (20, 24), (24, 13), (7, 24), (24, 1)])
+def test_a_letterboxed_picture_of_its_own_size_comes_back_as_it_was(height, width):
+    picture = np.random.default_rng(0).random((height, width, 3)).astype(np.float32)
+    np.testing.assert_array_equal(unletterbox(letterbox(picture, 24), height, width), picture)
+
+
+@pytest.mark.parametrize("size", [16, 48, 200])
+@pytest.mark.parametrize(("height", "width"), [(109, 89), (64, 128), (218, 178)])
+def test_a_map_comes_back_to_its_place_at_any_size(size, height, width):
+    row, column = np.mgrid[:height, :width].astype(np.float32)
+    place = np.stack((row / height, column / width), axis=-1)
+    back = unletterbox(letterbox(place, size), height, width)
+    pixel = max(1, max(height, width) / size)
+    rim = int(2 * pixel)
+    error = np.abs(back - place)[rim:-rim, rim:-rim] * (height, width)
+    assert error.max() < 0.75 * pixel  # of the coarser picture: the sides are rounded to whole ones
+
+
+def test_a_map_without_channels_comes_back_without():
+    assert unletterbox(letterbox(np.ones((10, 20), np.float32), 16), 10, 20).shape == (10, 20)
