@@ -63,7 +63,7 @@ class Destination:
                     f"{self.url}: an unfinished build is there, {finished} of its shards finished;"
                     " --resume goes on with it, --overwrite throws it away"
                 )
-            self._clear()
+            self.clear()
             begun = None
         if begun is not None and begun != plan:
             changed = sorted(k for k in plan.keys() | begun.keys() if plan.get(k) != begun.get(k))
@@ -204,7 +204,7 @@ class Destination:
         """Remove what a build left that finished no shard; whether anything is kept to go on."""
         if next(self._record_names(), None) is not None:
             return True
-        self._clear()
+        self.clear()
         return False
 
     def report_beside(self) -> str:
@@ -245,7 +245,7 @@ class Destination:
             if len(parts) == 2 and parts[0] in SPLITS and name.endswith(".json"):
                 yield f"{_BUILD}/{name}"
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Remove everything of an unfinished build."""
         if self.out is not None:
             shutil.rmtree(self.folder.url, ignore_errors=True)
