@@ -10,11 +10,9 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from shards.build_cli import PROG, add_build, at_least_one
-from shards.progress import progress_of
-from shards.read import find_splits
+from shards.build_cli import PROG, add_build
+from shards.look_cli import add_looks
 from shards.sources import SOURCES
 
 
@@ -55,9 +53,7 @@ def build_parser(source: str | None = None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_build(commands, "build", source)
     add_build(commands, "plan", source)
-    _add_verify(commands)
-    _add_list(commands)
-    _add_preview(commands)
+    add_looks(commands)
     return parser
 
 
@@ -70,75 +66,6 @@ def _chosen_source(arguments: list[str]) -> str | None:
 def _extra_of(package: str | None) -> str:
     extras = {"anny": "[synthetic]", "ray": "[ray]"}
     return extras.get((package or "").split(".")[0], "")
-
-
-def _add_verify(commands: "argparse._SubParsersAction") -> None:
-    text = "re-read a data set and report every fault (exit code 1)"
-    parser = commands.add_parser("verify", help=text, description=text, allow_abbrev=False)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a data set or one split")
-    parser.add_argument("--workers", type=at_least_one, default=1, help="processes (default: 1)")
-    parser.add_argument(
-        "--max-faults", type=at_least_one, default=50, help="faults that are printed (default: 50)"
-    )
-    parser.set_defaults(run=run_verify)
-
-
-def _add_list(commands: "argparse._SubParsersAction") -> None:
-    text = "show what a data set holds"
-    parser = commands.add_parser("list", help=text, description=text, allow_abbrev=False)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a data set or one split")
-    parser.set_defaults(run=run_list)
-
-
-def _add_preview(commands: "argparse._SubParsersAction") -> None:
-    text = "draw a contact sheet: lights, labels and albedo x shading of some portraits"
-    parser = commands.add_parser("preview", help=text, description=text, allow_abbrev=False)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a data set or one split")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
-    parser.add_argument("--split", help="of a data set (default: its first)")
-    parser.add_argument("--portraits", type=at_least_one, default=6, help="rows (default: 6)")
-    parser.add_argument("--lights", type=at_least_one, default=3, help="per row (default: 3)")
-    parser.add_argument("--tile", type=at_least_one, default=144, help="side in px (default: 144)")
-    parser.set_defaults(run=run_preview)
-
-
-def run_verify(args: argparse.Namespace) -> int:
-    """Print the faults of a data set; 1 when there are any."""
-    find_splits(args.directory)  # refuses other directories before the wait for heavy libraries
-    from shards.verify import verify  # heavy
-
-    with progress_of("checked", None) as progress:
-        report = verify(args.directory, args.workers, args.max_faults, progress)
-    for fault in report.faults:
-        print(fault)
-    if report.num_faults > len(report.faults):
-        print(f"... and {report.num_faults - len(report.faults)} more")
-    checked = (
-        f"{report.groups} portraits, {report.images} images in {report.shards} shards"
-        f" of {', '.join(report.splits) or 'no readable split'}"
-    )
-    verdict = "no fault" if report.passed else f"{report.num_faults} faults"
-    print(f"{args.directory}: {verdict} in {checked}")
-    return 0 if report.passed else 1
-
-
-def run_list(args: argparse.Namespace) -> int:
-    """Print the table of a data set."""
-    find_splits(args.directory)
-    from shards.listing import describe  # heavy
-
-    print(describe(args.directory))
-    return 0
-
-
-def run_preview(args: argparse.Namespace) -> int:
-    """Write a contact sheet."""
-    find_splits(args.directory)
-    from shards.preview import preview  # heavy
-
-    file = preview(args.directory, args.out, args.split, args.portraits, args.lights, args.tile)
-    print(f"{file}: written")
-    return 0
 
 
 def _exit_on_hang_up_and_termination() -> None:

@@ -6,6 +6,7 @@ shard are a function of the plan.
 """
 
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from shards.job import Engine, Job, one_shard
 from shards.recipe import Task
 
 _RETRIES = 3
+_ANSWER_S = 10
 _AHEAD = 2  # shards in flight for each CPU of the cluster: bounds memory, keeps CPUs busy
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -54,19 +56,30 @@ def _build(job: Job, address: str | None) -> Iterator[int]:
 
 def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a build tells nobody
+    # "local" and not None: that would join whatever cluster was last started here, also a dead one.
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
+        _check_answers(address)
         ray.init(
             address=address,
-            include_dashboard=False if address is None else None,
+            include_dashboard=False if address == "local" else None,
             log_to_driver=False,
+            logging_level="warning",
             runtime_env={"env_vars": _ONE_THREAD},
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         first = (str(error).strip().splitlines() or ["no message"])[0]
         raise OSError(
-            f"Ray cluster {address or 'of this machine'}: cannot be joined: {first}. Start one with"
-            " ray start --head, or leave --address out"
+            f"Ray cluster {address}: cannot be joined: {first}. Start one with ray start --head, or"
+            " leave --address out to use this machine alone"
         ) from None
+
+
+def _check_answers(address: str) -> None:
+    """OSError when nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
 
 
 def _whole_shards(job: Job) -> Iterator[tuple[str, int, list[Task]]]:
