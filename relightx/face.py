@@ -9,6 +9,8 @@ them back.
 """
 
 import math
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,14 @@ MIN_FACE_PX = 40
 _CENTRE_BELOW_EYES = 0.1
 _CROP_SIDE = 4.0
 
+CROP_RULE = (
+    "a square turned so that the eyes are level; its side is"
+    f" {_CROP_SIDE} face units and its centre {_CENTRE_BELOW_EYES} below the middle of the eyes,"
+    " a face unit being the larger of the distances eye to eye and eyes to mouth"
+)
+"""What `crop_transform` does, in words for those who get the crop."""
+DETECTOR = "MediaPipe BlazeFace (back camera) and face mesh (468 points)"
+
 _MODELS = Path(__file__).parent / "face_models"
 _DETECTOR_PX = 256
 _LANDMARK_PX = 192
@@ -34,6 +44,11 @@ _MIN_PRESENCE = 0.8
 _MAX_CANDIDATES = 6
 # The detector misses a face that fills the picture; with a margin around it, it does not.
 _MARGINS = (0.0, 0.5)
+# Faces below this share of what it is shown it misses or places badly; then windows of half the
+# side, which overlap by half, are shown to it.
+_SMALLEST_SHARE = 0.05
+_MAX_LOOKS = 8
+_STEPS_PER_PX = 64
 
 # Of the 468 landmarks. The person's right eye comes first: left in an upright photograph.
 _EYE_CORNERS = ((33, 133), (362, 263))
@@ -43,6 +58,19 @@ _MOUTH_CORNERS = (61, 291)
 _OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)
+
+# Outlines in `Face.mesh`, of the parts of a face that are not skin; the person's right comes first.
+EYES = (
+    (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
+    (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
+)
+BROWS = (
+    (46, 53, 52, 65, 55, 107, 66, 105, 63, 70),
+    (276, 283, 282, 295, 285, 336, 296, 334, 293, 300),
+)
+INNER_LIPS = (
+    78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191,
 )
 # fmt: on
 
@@ -55,12 +83,14 @@ class Face:
     landmarks: the person's right eye, left eye, tip of the nose, right and left mouth corner.
     oval: outline from the forehead over the person's left cheek, chin and right cheek.
     score: in [0, 1], how sure it is that this is a face.
+    mesh: all points, in MediaPipe's order; None for a face that was not found in a picture.
     """
 
     box: Float[np.ndarray, "4"]
     landmarks: Float[np.ndarray, "5 2"]
     oval: Float[np.ndarray, "36 2"]
     score: float
+    mesh: Float[np.ndarray, "468 2"] | None = None
 
     @property
     def height(self) -> float:
@@ -73,25 +103,49 @@ def find_face(image: Float[np.ndarray, "height width 3"]) -> Face | None:
 
     image: linear RGB in [0, 1].
     """
-    views = [_detect(image, margin) for margin in _MARGINS]
-    candidates = sorted((c for view in views for c in view), key=lambda c: -c[0])
-    found = [_landmarks(image, *place) for _, *place in candidates[:_MAX_CANDIDATES]]
-    sure = [face for face in found if face.score >= _MIN_PRESENCE]
-    return max(sure, key=lambda face: face.height, default=None)
+    return next(iter(find_faces(image)), None)
 
 
-def crop_transform(face: Face, size: int) -> Float[np.ndarray, "2 3"]:
+def find_faces(image: Float[np.ndarray, "height width 3"]) -> list[Face]:
+    """The faces in a photograph, the largest (forehead to chin) first.
+
+    Faces below about a 40th of the picture's longer side, or beside much larger ones, may be
+    missed. image: linear RGB in [0, 1].
+    """
+    faces = _sure(image, [place for margin in _MARGINS for place in _detect(image, margin)])
+    side = max(image.shape[:2])
+    if not faces and _SMALLEST_SHARE * side > MIN_FACE_PX:
+        faces = _sure(image, [place for window in _windows(image) for place in window])
+    return sorted(faces, key=lambda face: -face.height)
+
+
+def moved(face: Face, affine: Float[np.ndarray, "2 3"]) -> Face:
+    """The face at its place in a crop."""
+    oval = _apply(affine, face.oval)
+    return Face(
+        box=np.concatenate((oval.min(0), oval.max(0))),
+        landmarks=_apply(affine, face.landmarks),
+        oval=oval,
+        score=face.score,
+        mesh=None if face.mesh is None else _apply(affine, face.mesh),
+    )
+
+
+def crop_transform(
+    face: Face, size: int, min_face_px: int = MIN_FACE_PX
+) -> Float[np.ndarray, "2 3"]:
     """The affine map from the photograph to a crop of size x size pixels.
 
     The crop is square and turned so that the eyes are level; it shows the face from above the
     hairline to below the chin, framed like the synthetic heads. It may reach over the
-    photograph's edge. Raises ValueError when the face has fewer than MIN_FACE_PX pixels.
+    photograph's edge. Raises ValueError when the face has fewer than min_face_px pixels from
+    forehead to chin.
     """
-    if face.height < MIN_FACE_PX:
+    if face.height < min_face_px:
         left, top, right, bottom = (round(float(value)) for value in face.box)
         raise ValueError(
             f"the face at columns {left}-{right}, rows {top}-{bottom} is {face.height:.0f} pixels"
-            f" high; at least {MIN_FACE_PX} are needed: use a larger photograph"
+            f" high; at least {min_face_px} are needed: use a larger photograph"
         )
     eyes = face.landmarks[:2]
     along = (eyes[1] - eyes[0]) / np.linalg.norm(eyes[1] - eyes[0])
@@ -102,8 +156,10 @@ def crop_transform(face: Face, size: int) -> Float[np.ndarray, "2 3"]:
 
 
 def crop(
-    image: Float[np.ndarray, "height width 3"], affine: Float[np.ndarray, "2 3"], size: int
-) -> Float[np.ndarray, "{size} {size} 3"]:
+    image: Float[np.ndarray, "height width *channels"],
+    affine: Float[np.ndarray, "2 3"],
+    size: int,
+) -> Float[np.ndarray, "{size} {size} *channels"]:
     """The crop of a photograph; beyond the photograph's edge its last pixels are repeated."""
     return _warp(image, affine, (size, size), cv2.BORDER_REPLICATE)
 
@@ -194,6 +250,44 @@ def _warp(
     return cv2.resize(warped, shape[::-1], interpolation=cv2.INTER_AREA) if finer > 1 else warped
 
 
+def _sure(
+    image: Float[np.ndarray, "height width 3"],
+    places: list[tuple[float, Float[np.ndarray, "2"], float, float]],
+) -> list[Face]:
+    """The faces at the likeliest of these places, each once."""
+    faces: list[Face] = []
+    for _, *place in _apart(places):
+        face = _landmarks(image, *place)
+        middle = face.oval.mean(0)
+        known = any(np.linalg.norm(f.oval.mean(0) - middle) < f.height / 2 for f in faces)
+        if face.score >= _MIN_PRESENCE and not known:
+            faces.append(face)
+    return faces
+
+
+def _apart(
+    places: list[tuple[float, Float[np.ndarray, "2"], float, float]],
+) -> list[tuple[float, Float[np.ndarray, "2"], float, float]]:
+    """The best places of which none lies inside a better one, best first."""
+    kept: list[tuple[float, np.ndarray, float, float]] = []
+    for place in sorted(places, key=lambda place: -place[0]):
+        if all(np.abs(place[1] - other[1]).max() > other[2] / 2 for other in kept):
+            kept.append(place)
+    return kept[:_MAX_CANDIDATES]
+
+
+def _windows(
+    image: Float[np.ndarray, "height width 3"],
+) -> Iterator[list[tuple[float, Float[np.ndarray, "2"], float, float]]]:
+    """What `_detect` finds in windows of half the longer side, in the whole picture's pixels."""
+    side = max(image.shape[:2]) // 2
+    for top in range(0, max(image.shape[0] - side // 2, 1), side // 2):
+        for left in range(0, max(image.shape[1] - side // 2, 1), side // 2):
+            window = image[top : top + side, left : left + side]
+            found = _detect(window, 0.0)
+            yield [(score, np.add(centre, (left, top)), *rest) for score, centre, *rest in found]
+
+
 def _detect(
     image: Float[np.ndarray, "height width 3"], margin: float
 ) -> list[tuple[float, Float[np.ndarray, "2"], float, float]]:
@@ -215,15 +309,12 @@ def _detect(
     centre, side, eyes = raw[:, 0] + anchors, raw[:, 1].max(1), raw[:, 2:4]
     scale = np.array(small) / (width, height)
     found: list[tuple[float, np.ndarray, float, float]] = []
-    for index in np.argsort(-score):
-        if score[index] < _MIN_SCORE or len(found) == _MAX_CANDIDATES:
-            break
+    for index in np.flatnonzero(score >= _MIN_SCORE):
         place = (centre[index] - (left, top)) / scale
-        if all(np.abs(place - other).max() > length / 2 for _, other, length, _ in found):
-            across = eyes[index, 1] - eyes[index, 0]
-            tilt = math.atan2(across[1], across[0])
-            found.append((float(score[index]), place, float(side[index]) / zoom, tilt))
-    return found
+        across = eyes[index, 1] - eyes[index, 0]
+        tilt = math.atan2(across[1], across[0])
+        found.append((float(score[index]), place, float(side[index]) / zoom, tilt))
+    return _apart(found)
 
 
 def _anchors() -> Float[np.ndarray, "896 2"]:
@@ -242,8 +333,13 @@ def _landmarks(
     side: float,
     tilt: float,
 ) -> Face:
-    """The face around a place; a second look, guided by the first, makes it exact."""
-    for _ in range(2):
+    """The face around a place; each look is guided by the one before, until they agree.
+
+    They converge to the same face from places that are off by a third of its size, so it matters
+    little what the detector, which is coarse, has seen.
+    """
+    before = (centre, side)
+    for _ in range(_MAX_LOOKS):
         zoom = _LANDMARK_PX / (1.5 * side)
         cos, sin = zoom * math.cos(tilt), zoom * math.sin(tilt)
         linear = np.array([[cos, sin], [-sin, cos]])
@@ -256,21 +352,39 @@ def _landmarks(
         centre = (points.min(0) + points.max(0)) / 2
         side = float((points.max(0) - points.min(0)).max())
         tilt = math.atan2(*(eyes[1] - eyes[0])[::-1])
+        if np.abs(centre - before[0]).max() + abs(side - before[1]) < 0.005 * side:
+            break
+        before = (centre, side)
+    # The networks' last bits differ from processor to processor; a crop should not.
+    points = np.rint(points * _STEPS_PER_PX) / _STEPS_PER_PX
+    eyes = np.stack([points[list(corners)].mean(0) for corners in _EYE_CORNERS])
     oval = points[list(_OVAL)]
     return Face(
         box=np.concatenate((oval.min(0), oval.max(0))),
         landmarks=np.concatenate((eyes, points[[_NOSE_TIP, *_MOUTH_CORNERS]])),
         oval=oval,
         score=float(1 / (1 + np.exp(-np.clip(presence.item(), -50, 50)))),
+        mesh=points,
     )
+
+
+_networks = threading.local()
 
 
 def _run(
     model: str, picture: Float[np.ndarray, "side side 3"]
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """The two outputs of a model, the larger first. Reading the file takes 20 to 40 ms."""
-    network = cv2.dnn.readNetFromTFLite(str(_MODELS / model))
+    """The two outputs of a model, the larger first.
+
+    Reading a file takes 10 to 40 ms, so each thread does it once; a network that is shared would
+    mix the threads' pictures.
+    """
+    network = getattr(_networks, model, None)
+    if network is None:
+        network = cv2.dnn.readNetFromTFLite(str(_MODELS / model))
+        setattr(_networks, model, network)
     network.setInput(np.ascontiguousarray(picture.transpose(2, 0, 1)[None], np.float32))
     outputs = network.forward(network.getUnconnectedOutLayersNames())
-    larger, smaller = sorted(outputs, key=lambda output: -output.size)
+    # Copies: the next forward may write into what this one returned.
+    larger, smaller = sorted((output.copy() for output in outputs), key=lambda output: -output.size)
     return larger, smaller

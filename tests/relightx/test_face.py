@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,8 @@ from relightx.face import (
     crop_transform,
     face_mask,
     find_face,
+    find_faces,
+    moved,
     turn_to_photograph,
     uncrop,
 )
@@ -92,6 +95,43 @@ def test_the_larger_of_two_faces_is_chosen(photograph, face):
     assert np.linalg.norm(find_face(canvas).landmarks - (256, 0) - face.landmarks, axis=1).max() < 5
 
 
+def test_every_face_is_found_once_the_largest_first(photograph, face):
+    half = cv2.resize(photograph, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    canvas = np.zeros((512, 768, 3), np.float32)
+    canvas[:, 256:] = photograph
+    canvas[256:, :256] = half
+    large, small = find_faces(canvas)
+    assert np.linalg.norm(large.landmarks - (256, 0) - face.landmarks, axis=1).max() < 1
+    assert np.linalg.norm(small.landmarks - (0, 256) - face.landmarks / 2, axis=1).max() < 1
+
+
+@pytest.mark.parametrize("corner", [0, 1])
+def test_a_small_face_in_a_large_photograph_is_found_in_its_place(photograph, face, corner):
+    canvas = np.full((2400, 4000, 3), 0.2, np.float32)
+    left, top = corner * (4000 - 512), corner * (2400 - 512)
+    canvas[top : top + 512, left : left + 512] = photograph
+    found = find_face(canvas)
+    assert found is not None
+    assert np.linalg.norm(found.landmarks - (left, top) - face.landmarks, axis=1).max() < 2
+
+
+def test_threads_find_the_same_faces(photograph, face):
+    shifted = [np.roll(photograph, 8 * place, axis=1) for place in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(find_face, shifted))
+    for place, other in enumerate(found):
+        np.testing.assert_array_equal(other.mesh, find_face(shifted[place]).mesh)
+    np.testing.assert_array_equal(found[0].mesh, face.mesh)
+
+
+def test_a_face_moved_into_its_crop_stands_there_by_the_rule(face):
+    inside = moved(face, crop_transform(face, 128))
+    np.testing.assert_allclose(inside.landmarks[:2].mean(0)[0], 64)
+    np.testing.assert_allclose(inside.landmarks[0, 1], inside.landmarks[1, 1])
+    assert inside.mesh.min() > 0 and inside.mesh.max() < 128
+    np.testing.assert_allclose(inside.box, [*inside.oval.min(0), *inside.oval.max(0)])
+
+
 @pytest.mark.parametrize("shape", [(300, 400, 3), (40, 900, 3), (1, 1, 3)])
 def test_noise_and_darkness_hold_no_face(shape):
     noise = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
@@ -109,6 +149,12 @@ def test_the_crop_shows_forehead_and_chin_with_room_around(face):
 def test_too_small_a_face_is_refused_with_its_size_and_place():
     with pytest.raises(ValueError, match=rf"30 pixels high; at least {MIN_FACE_PX} are needed"):
         crop_transform(drawn_face(height=30), 128)
+
+
+def test_the_smallest_size_can_be_chosen():
+    assert crop_transform(drawn_face(height=30), 128, min_face_px=20).shape == (2, 3)
+    with pytest.raises(ValueError, match="120 pixels high; at least 200 are needed"):
+        crop_transform(drawn_face(), 128, min_face_px=200)
 
 
 @pytest.mark.parametrize("tilt", [0.0, 0.4, -2.0])
