@@ -13,6 +13,12 @@ averaged, and two things are held against the mean, at each pixel:
 It is 1 for an exact and certain answer and one half where a single one of them reaches its bound: a
 residual of a tenth, as in photometric stereo, or two answers whose normals are 5 degrees apart. It
 never sees an error that all answers share: it sorts a model's answers, it does not measure them.
+
+Measured with a small unet (64 px, 1500 steps on 357 rendered heads, one light a portrait): the
+mean confidence of a portrait ranks 95 heads not seen by their true normal error with -0.54
+(Spearman; residual alone -0.42, angle alone -0.51), the quarter trusted most being off by 9.4
+degrees, the least by 11.7; and with -0.76 when 24 photographs of Extended Yale B are among them,
+on which that model is off by 26 degrees and trusts itself 0.08, not 0.41.
 """
 
 from typing import NamedTuple

@@ -227,6 +227,17 @@ def test_what_is_no_model_or_no_split_is_refused(tiny_model, tiny_shards, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_the_command_explains_itself_and_refuses_in_one_line(tiny_shards, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["pseudolabel", "--help"])
+    said = capsys.readouterr().out
+    assert stopped.value.code == 0 and "--resume" in said and "build celeba" in said
+    options = ["--model", tmp_path, "--data", tiny_shards / "val", "--out", tmp_path / "out"]
+    assert main(["pseudolabel", *map(str, options)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("relightx pseudolabel: error: ") and said.count("\n") == 1
+
+
 def test_a_model_without_an_answer_is_refused(tiny_shards, tmp_path):
     config = ModelConfig("unet", 8)
     weights = {name: torch.full_like(v, torch.nan) for name, v in _weights(config).items()}
