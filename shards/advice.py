@@ -8,7 +8,7 @@ from shards.table import size_text, table
 
 SHARDS_PER_READER = 4
 """Shards of a window that each node should have, or the shuffle is poor and nodes wait."""
-_SMALLEST, _LARGEST = 16 * 2**20, 1024 * 2**20
+_SMALLEST = 16 * 2**20  # a smaller shard costs more requests than it saves waiting
 
 
 class Cluster(NamedTuple):
@@ -67,7 +67,7 @@ def _advice(train: list[Shard], shard_bytes: int, cluster: Cluster) -> list[str]
         lines.append("enough shards for this cluster")
     else:
         better = max(size / wanted, _SMALLEST)
-        if better < min(shard_bytes, _LARGEST) * 0.95:
+        if better < shard_bytes and math.ceil(size / better) > len(train):
             lines.append(f"better: --shard-mb {math.floor(better / 2**20) or 1}")
         else:
             window = max(1, len(train) // (SHARDS_PER_READER * cluster.nodes))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from shards.build_cli import PROG, add_build
 from shards.look_cli import add_looks
+from shards.rewrite_cli import add_rewrites
 from shards.sources import SOURCES
 
 
@@ -54,6 +55,7 @@ def build_parser(source: str | None = None) -> argparse.ArgumentParser:
     add_build(commands, "build", source)
     add_build(commands, "plan", source)
     add_looks(commands)
+    add_rewrites(commands)
     return parser
 
 

@@ -158,7 +158,8 @@ def test_a_killed_build_shows_nothing_and_goes_on(s3, captures):
     assert not any(name.startswith(".build") for name in folder.names())
     shown = [sys.executable, "-m", "shards.cli", "verify", url, "--endpoint-url", s3.endpoint]
     verified = subprocess.run(shown, capture_output=True, text=True)
-    assert verified.returncode == 0 and "no fault in 300 portraits" in verified.stdout
+    assert verified.returncode == 0, verified.stdout
+    assert "no fault" in verified.stdout and "in 300 portraits, 900 images" in verified.stdout
 
 
 @pytest.mark.parametrize(
