@@ -1,7 +1,8 @@
-"""A contact sheet of a split: each portrait's lights, labels and how well they explain a light.
+"""A look at a split: each portrait's lights, labels and how well they explain a light.
 
-The last three columns of a row belong together: the shading of the first light shown, albedo times
-that shading, and the photograph again. The two on the right look alike where the labels are right.
+Either a page for a browser (shards.page) or a contact sheet, one picture. On the sheet, the last
+three columns of a row belong together: the shading of the first light shown, albedo times that
+shading, and the photograph again. The two on the right look alike where the labels are right.
 """
 
 import io
@@ -9,20 +10,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from relightx.color import to_srgb8
 from relightx.index import GroupEntry, Index, write_atomically
 from relightx.sample import Portrait, decode, extensions
-from relightx.sh import shade
+from shards.page import Shown, render_page
 from shards.read import Place, SplitPlace, find_splits, folder_at, name_of, read_members, read_split
+from shards.tiles import EMPTY, gray_code, inside_of, normal_code, relit_of, shading_of, show
 
-PAPER, INK, FAINT, EMPTY = (250, 250, 248), (34, 34, 38), (128, 128, 134), (236, 236, 233)
+PAPER, INK, FAINT = (250, 250, 248), (34, 34, 38), (128, 128, 134)
 GAP_PX, GROUP_GAP_PX, MARGIN_PX, TEXT_PX = 6, 18, 24, 13
 HEAD_PX, CAPTION_PX = MARGIN_PX + 62, TEXT_PX + 10
 MAX_SHEET_PX = 20000
+DEFAULTS = {".png": (3, 144), ".html": (8, 320), ".htm": (8, 320)}
+"""Ending of the file -> lights of a portrait and side of a picture in px."""
 
 
 class Cell(NamedTuple):
@@ -42,34 +45,55 @@ def preview(
     out: Path,
     split: str | None = None,
     portraits: int = 6,
-    lights: int = 3,
-    tile_px: int = 144,
+    lights: int | None = None,
+    tile_px: int | None = None,
 ) -> Path:
-    """Write a contact sheet of one split as a PNG.
+    """Write a contact sheet of one split as a PNG, or a page as HTML, by the ending of `out`.
 
     place: a data set (split None means its first) or a split. portraits, lights: how many,
-    spread evenly over the split and over each portrait's lights. tile_px: side of each picture.
-    Raises ValueError for another kind of place, an unknown split, numbers below 1 and a sheet
-    too large to look at.
+    spread evenly over the split and over each portrait's lights; 3 lights on a sheet, 8 on a page
+    when None. tile_px: side of each picture, 144 on a sheet, at most 320 on a page when None.
+    Raises ValueError for another kind of place or file, an unknown split, numbers below 1 and a
+    sheet too large to look at.
     """
+    if out.suffix.lower() not in DEFAULTS:
+        raise ValueError(f"{out}: a contact sheet is a PNG, a page is HTML; name it FILE.png or"
+                         " FILE.html")  # fmt: skip
+    default_lights, default_px = DEFAULTS[out.suffix.lower()]
+    lights = default_lights if lights is None else lights
+    tile_px = default_px if tile_px is None else tile_px
     for name, value in (("portraits", portraits), ("lights", lights), ("tile size", tile_px)):
         if value < 1:
             raise ValueError(f"the number of {name} is {value}; at least 1 needed")
-    if out.suffix.lower() != ".png":
-        raise ValueError(f"{out}: the contact sheet is a PNG; name it so")
     chosen, index = _choose_split(place, split)
-    entries = _spread(index.groups, portraits)
-    shard_of = {group.key: shard.name for shard in index.shards for group in shard.groups}
-    columns = min(lights, max(entry.lights for entry in entries))
-    _check_size((columns + 6) * (tile_px + GROUP_GAP_PX), len(entries) * (tile_px + CAPTION_PX))
-    rows = [_row(_read(chosen, shard_of[e.key], e, lights), columns) for e in entries]
+    groups = sum(len(shard.groups) for shard in index.shards)
+    entries = _entries(index, set(_spread(groups, portraits)))
     title = f"{name_of(place)}, split {index.split}"
-    count = f"{len(entries)} of {len(index.groups)} portraits, {len(index.subjects)} subjects"
-    sheet = draw_sheet(title, count, [(e.key, e.subject) for e in entries], rows, tile_px)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
+    count = f"{len(entries)} of {groups} portraits, {len(index.subjects)} subjects"
+    if out.suffix.lower() == ".png":
+        data = _sheet(title, count, chosen, entries, lights, tile_px)
+    else:
+        shown = [_read(chosen, *entry, lights) for entry in entries]
+        data = render_page(title, count, shown, tile_px).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomically(out, buffer.getvalue())
+    return write_atomically(out, data)
+
+
+def _sheet(
+    title: str,
+    note: str,
+    split: SplitPlace,
+    entries: list[tuple[str, GroupEntry]],
+    lights: int,
+    tile_px: int,
+) -> bytes:
+    columns = min(lights, max(entry.lights for _, entry in entries))
+    _check_size((columns + 6) * (tile_px + GROUP_GAP_PX), len(entries) * (tile_px + CAPTION_PX))
+    rows = [_row(_read(split, *entry, lights).portrait, columns) for entry in entries]
+    names = [(entry.key, entry.subject) for _, entry in entries]
+    buffer = io.BytesIO()
+    draw_sheet(title, note, names, rows, tile_px).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def draw_sheet(
@@ -110,23 +134,29 @@ def _choose_split(place: Place, split: str | None) -> tuple[SplitPlace, Index]:
     return places[name], read_split(places[name])
 
 
-def _spread(items: list, count: int) -> list:
-    """Evenly spaced items, the first and the last among them."""
-    if count >= len(items):
-        return items
-    return [items[round(i * (len(items) - 1) / max(count - 1, 1))] for i in range(count)]
+def _entries(index: Index, numbers: set[int]) -> list[tuple[str, GroupEntry]]:
+    """Shard and entry of the groups of these numbers."""
+    places = ((shard.name, group) for shard in index.shards for group in shard.groups)
+    return [place for number, place in enumerate(places) if number in numbers]
 
 
-def _read(split: SplitPlace, shard: str, entry: GroupEntry, lights: int) -> Portrait:
-    chosen = _spread(list(range(entry.lights)), lights)
-    wanted = extensions(entry.members, entry.lights, chosen)
-    return decode(entry.key, read_members(split.folder, shard, entry, wanted), chosen)
+def _spread(count: int, wanted: int) -> list[int]:
+    """Evenly spaced numbers below `count`, the first and the last among them."""
+    if wanted >= count:
+        return list(range(count))
+    return [round(i * (count - 1) / max(wanted - 1, 1)) for i in range(wanted)]
+
+
+def _read(split: SplitPlace, shard: str, entry: GroupEntry, lights: int) -> Shown:
+    numbers = _spread(entry.lights, lights)
+    wanted = extensions(entry.members, entry.lights, numbers)
+    portrait = decode(entry.key, read_members(split.folder, shard, entry, wanted), numbers)
+    return Shown(shard, portrait, tuple(numbers), entry.lights)
 
 
 def _row(portrait: Portrait, columns: int) -> list[Cell]:
     linear = portrait.linear_image()
-    inside = np.ones(linear.shape[1:3], bool) if portrait.mask is None else portrait.mask
-    shading = _shading(portrait)
+    inside, shading = inside_of(portrait), shading_of(portrait, 0)
     cells = [
         Cell(f"light {i + 1}", portrait.light_name[i], to_srgb8(linear[i]))
         if i < portrait.num_lights
@@ -134,51 +164,16 @@ def _row(portrait: Portrait, columns: int) -> list[Cell]:
         for i in range(columns)
     ]
     has, first = portrait.provenance, portrait.light_name[0]
-    normal = None if portrait.normal is None else (portrait.normal + 1) / 2
-    mask = None if portrait.mask is None else np.repeat(portrait.mask[..., None], 3, -1)
-    relit = None if shading is None or portrait.albedo is None else portrait.albedo * shading
+    mask, relit = gray_code(portrait.mask, None), relit_of(portrait, 0)
     return [
         *cells,
-        Cell("albedo", has.albedo, _show(portrait.albedo, inside), True),
-        Cell("normal", has.normal, _coded(normal, inside)),
-        Cell("mask", "" if mask is None else f"{inside.mean():.0%}", _coded(mask, None)),
+        Cell("albedo", has.albedo, show(portrait.albedo, inside), True),
+        Cell("normal", has.normal, normal_code(portrait)),
+        Cell("mask", "" if mask is None else f"{inside.mean():.0%}", mask),
         Cell("shading 1", *_shading_cell(shading, inside), True),
-        Cell("albedo x shading 1", _difference(relit, linear[0], inside), _show(relit, inside)),
-        Cell("light 1 again", first, _show(linear[0], inside)),
+        Cell("albedo x shading 1", _difference(relit, linear[0], inside), show(relit, inside)),
+        Cell("light 1 again", first, show(linear[0], inside)),
     ]
-
-
-def _shading(portrait: Portrait) -> Float[np.ndarray, "height width 3"] | None:
-    if portrait.normal is None or portrait.sh is None:
-        return None
-    normal = torch.from_numpy(np.ascontiguousarray(portrait.normal)).permute(2, 0, 1)
-    return shade(normal, torch.from_numpy(portrait.sh[0])).permute(1, 2, 0).numpy()
-
-
-def _show(
-    linear: np.ndarray | None, inside: Bool[np.ndarray, "height width"]
-) -> UInt8[np.ndarray, "height width 3"] | None:
-    if linear is None:
-        return None
-    return _within(to_srgb8(linear), inside)
-
-
-def _within(
-    pixels: UInt8[np.ndarray, "height width 3"], inside: Bool[np.ndarray, "height width"]
-) -> UInt8[np.ndarray, "height width 3"]:
-    return np.where(inside[..., None], pixels, np.array(EMPTY, np.uint8))
-
-
-def _coded(
-    values: np.ndarray | None, inside: Bool[np.ndarray, "height width"] | None
-) -> UInt8[np.ndarray, "height width 3"] | None:
-    """Values in [0, 1] that are no light: stored as they are, without the sRGB curve."""
-    if values is None:
-        return None
-    stored = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-    return (
-        stored if inside is None else np.where(inside[..., None], stored, np.array(EMPTY, np.uint8))
-    )
 
 
 def _shading_cell(
@@ -188,7 +183,7 @@ def _shading_cell(
     if shading is None:
         return "", None
     white = max(float(np.percentile(shading[inside], 99.5)), 1e-6)
-    return f"white is {white:.2f}", _show(shading / white, inside)
+    return f"white is {white:.2f}", show(shading / white, inside)
 
 
 def _difference(

@@ -38,3 +38,11 @@ def test_lights_labels_and_licences_are_listed(make_portrait, tmp_path):
 def test_what_is_no_data_set_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no index\.json"):
         describe(tmp_path)
+
+
+def test_a_data_set_in_s3_is_listed_like_one_on_disk(make_portrait, tmp_path, s3):
+    write_dataset([make_portrait("a"), make_portrait("b")], tmp_path / "d", lambda _: "train")
+    folder = s3.new_folder()
+    for file in (file for file in (tmp_path / "d").rglob("*") if file.is_file()):
+        folder.write(str(file.relative_to(tmp_path / "d")), file.read_bytes())
+    assert describe(folder) == describe(tmp_path / "d")

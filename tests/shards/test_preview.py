@@ -103,5 +103,5 @@ def test_what_is_no_data_set_is_refused(tmp_path):
 def test_impossible_sheets_are_refused(dataset, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         preview(dataset, tmp_path / "a.png", **options)
-    with pytest.raises(ValueError, match=r"a\.jpg: the contact sheet is a PNG"):
+    with pytest.raises(ValueError, match=r"a\.jpg: a contact sheet is a PNG, a page is HTML"):
         preview(dataset, tmp_path / "a.jpg")
