@@ -7,7 +7,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$root/launch/install.sh" synthetic,test
+bash "$root/launch/install.sh" synthetic,ray,test
 cd "$root"
 PATH=$root/.venv/bin:$PATH
 
@@ -15,7 +15,7 @@ style=0
 ruff check . || style=1
 ruff format --check . || style=1
 if command -v shellcheck >/dev/null; then
-    shellcheck launch/*.sh .ci/run || style=1
+    shellcheck launch/*.sh launch/*.sbatch .ci/run || style=1
 else
     echo 'test: shellcheck is not installed, so the scripts are not linted'
 fi

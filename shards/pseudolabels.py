@@ -49,7 +49,15 @@ def open_pseudolabels(directory: Path) -> Pseudolabels:
         raise ValueError(
             f"{file}: version {summary.get('version')!r}, this program reads {VERSION}"
         )
-    return Pseudolabels(directory, str(summary.get("model", "an unnamed model")))
+    return Pseudolabels(directory, _model_name(summary.get("model")))
+
+
+def _model_name(model: Any) -> str:
+    """What tells one model from another in a portrait's provenance."""
+    if not isinstance(model, dict):
+        return str(model or "an unnamed model")
+    preset = model.get("config", {}).get("preset", "a model")
+    return f"{preset}, weights {str(model.get('sha256', 'unknown'))[:12]}"
 
 
 def labelled_keys(labels: Pseudolabels, keys: Iterable[str]) -> set[str]:
@@ -113,7 +121,7 @@ def _read_map(
     if pixels.shape[:2] != size:
         raise ValueError(
             f"{file}: is {kind_of(pixels)}, the picture {size[1]}x{size[0]}; labels must be made"
-            " from shards that were built without --align"
+            " from shards of these very pictures"
         )
     if pixels.dtype != dtype or pixels.shape[2] != channels:
         colour = "RGB" if channels == 3 else "gray"

@@ -8,12 +8,13 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from relightx.index import GroupEntry, ShardEntry, Totals, totals_of, write_index
 from relightx.sample import Portrait, encode
+from relightx.storage.folder import saying_full
 from shards.splits import SPLITS, Assign
 from shards.staging import staged
 
@@ -157,20 +158,23 @@ class ShardWriter:
     def close(self) -> ShardEntry:
         end = self.position + 2 * _BLOCK
         self._write(bytes(-end % tarfile.RECORDSIZE + 2 * _BLOCK))
-        self.stream.flush()
-        os.fsync(self.stream.fileno())
-        self.stream.close()
+        with saying_full(self.path):
+            self.stream.flush()
+            os.fsync(self.stream.fileno())
+            self.stream.close()
         os.rename(self.partial, self.path)
         digest = self.sha256.hexdigest()
         return ShardEntry(self.path.name, self.position, digest, tuple(self.groups))
 
     def abandon(self) -> None:
         """Leave nothing behind; does no harm after `close`."""
-        self.stream.close()
+        with suppress(OSError):  # closing writes what is buffered, for which a full disk has no room
+            self.stream.close()
         self.partial.unlink(missing_ok=True)
 
     def _write(self, data: bytes) -> None:
-        self.stream.write(data)
+        with saying_full(self.path):
+            self.stream.write(data)
         self.sha256.update(data)
         self.position += len(data)
 

@@ -28,9 +28,9 @@ into the provenance. To split by it, make a split file first:
     python -m shards.celeba_split --in ROOT --out celeba.json
     relightx-shards build celeba --in ROOT --split-file celeba.json ...
 
---pseudolabels DIR attaches what `relightx pseudolabel` wrote for shards of this source that were
-built without --align: KEY.albedo.png, KEY.normal.png, KEY.light.json, and optionally KEY.mask.png
-and KEY.confidence.png, in the size of the picture. They are 'pseudo'. Without a confidence picture
+--pseudolabels DIR attaches what `relightx pseudolabel` wrote for shards of this source:
+KEY.albedo.png, KEY.normal.png, KEY.light.json, and optionally KEY.mask.png and KEY.confidence.png,
+in the size of the picture here; where the shards were built with --align, in that of the original. They are 'pseudo'. Without a confidence picture
 the confidence of light.json holds for every pixel. Portraits of which DIR has nothing are kept
 without labels, or passed over with --unlabelled skip; one of which a file is missing or has another
 size is skipped and reported.

@@ -138,7 +138,7 @@ def test_evaluate_prints_a_table_and_writes_json(tiny_run, tiny_shards, tmp_path
     [
         (None, "No such file"),
         (b"Dear sir or madam", "is not a picture that can be read"),
-        (b"", "is not a picture that can be read"),
+        (b"", "is empty"),
     ],
 )
 def test_a_photograph_that_is_none_is_refused(
@@ -158,7 +158,7 @@ def test_a_truncated_photograph_is_refused(tiny_model, photo, tmp_path, capsys):
     photo.write_bytes(photo.read_bytes()[:-400])
     out = tmp_path / "out"
     said = refusal(["decompose", "--model", tiny_model, photo, "--out", out], capsys)
-    assert f"{photo}: the picture cannot be read" in said
+    assert f"{photo}: is broken (" in said
     assert not out.exists()
 
 

@@ -70,6 +70,10 @@ class Slurm:
     def requeue(self, task: str) -> None:
         """Take a running task from its node, as preemption does, and let it begin again at once."""
         self.run("scontrol", "requeue", task)
+        until = time.monotonic() + 60
+        while self.states(task.split("_")[0])[task] != "PENDING":
+            assert time.monotonic() < until
+            time.sleep(0.1)
         # SLURM itself would wait for two minutes.
         self.run("scontrol", "update", f"JobId={task}", "StartTime=now")
 
