@@ -90,7 +90,7 @@ def test_labels_of_another_size_are_refused(labels, truth, name):
     channels, dtype = (3, np.uint16) if name in ("albedo", "normal") else (1, np.uint8)
     file = labels.directory / f"celeba_000001.{name}.png"
     file.write_bytes(encode_png(np.zeros((8, 16, channels), dtype)))
-    with pytest.raises(ValueError, match=rf"{name}.png: is 16x8 .*, the picture 16x16.*--align"):
+    with pytest.raises(ValueError, match=rf"{name}.png: is 16x8 .*, the picture 16x16.*very pictures"):
         with_pseudolabels(bare(truth), labels)
 
 
