@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.build_cli import at_least_one
+from shards.parallel import one_thread
 from shards.progress import progress_of
 from shards.read import find_splits
 from shards.storage_cli import add_storage_flags, storage_options
@@ -67,8 +68,8 @@ def _add_stats(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--samples",
         type=at_least_one,
-        default=2000,
-        help="portraits that are opened, spread over the set (default: 2000)",
+        default=400,
+        help="portraits that are opened, spread over the set (default: 400)",
     )
     parser.add_argument("--workers", type=at_least_one, default=1, help="processes (default: 1)")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="also draw them")
@@ -83,14 +84,15 @@ def _add_preview(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png|FILE.html")
     parser.add_argument("--split", help="of a data set (default: its first)")
     parser.add_argument("--portraits", type=at_least_one, default=6, help="rows (default: 6)")
-    parser.add_argument("--lights", type=at_least_one, default=3, help="per row (default: 3)")
-    parser.add_argument("--tile", type=at_least_one, default=144, help="side in px (default: 144)")
+    parser.add_argument("--lights", type=at_least_one, help="of each (default: 3, a page 8)")
+    parser.add_argument("--tile", type=at_least_one, metavar="PX", help="side of each picture")
     parser.set_defaults(run=run_preview)
 
 
 def run_verify(args: argparse.Namespace) -> int:
     """Print the faults of a data set; 1 when there are any."""
     folder = opened(args)
+    one_thread()  # a checker multiplies small matrices, where several threads only wait
     from shards.verify import verify  # heavy
 
     with progress_of("checked", None) as progress:
@@ -111,6 +113,7 @@ def run_list(args: argparse.Namespace) -> int:
 def run_stats(args: argparse.Namespace) -> int:
     """Print the numbers of a data set, and draw them."""
     folder = opened(args)
+    one_thread()
     from shards.stats import stats  # heavy, as the next
     from shards.stats_chart import draw
 
@@ -124,11 +127,8 @@ def run_stats(args: argparse.Namespace) -> int:
 def run_preview(args: argparse.Namespace) -> int:
     """Write a contact sheet."""
     folder = opened(args)
-    if args.out.suffix.lower() == ".html":
-        from shards.preview_page import preview_page as draw  # heavy
-    else:
-        from shards.preview import preview as draw  # heavy
+    from shards.preview import preview  # heavy
 
-    file = draw(folder, args.out, args.split, args.portraits, args.lights, args.tile)
+    file = preview(folder, args.out, args.split, args.portraits, args.lights, args.tile)
     print(f"{file}: written")
     return 0
