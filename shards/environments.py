@@ -26,6 +26,11 @@ def read_environments(directory: Path) -> dict[str, Float[np.ndarray, "3 9"]]:
     Orientation as in `relightx.sh.environment_light`: the left and right edges light the face.
     Raises ValueError for a folder without maps, and for a map that cannot be read or is dark.
     """
+    return {file.stem: read_environment(file) for file in environment_files(directory)}
+
+
+def environment_files(directory: Path) -> list[Path]:
+    """The maps of a folder in the order of their names. Raises ValueError when it has none."""
     if not directory.is_dir():
         raise ValueError(f"{directory}: no such folder; one with .hdr or .exr maps is needed")
     files = sorted(file for file in directory.iterdir() if file.suffix.lower() in _ENDINGS)
@@ -33,4 +38,4 @@ def read_environments(directory: Path) -> dict[str, Float[np.ndarray, "3 9"]]:
         raise ValueError(
             f"{directory}: holds no .hdr or .exr map; add some or leave the option out"
         )
-    return {file.stem: read_environment(file) for file in files}
+    return files
