@@ -25,7 +25,9 @@ YALE = ROOT.parent / "shared/data/yaleb"
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.S)
 COMMANDS = [line for block in BLOCKS for line in block.strip().splitlines()]
-SNIPPET = re.search(r"```python\n(.*?)```", README, flags=re.S).group(1)
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+SNIPPET = next(block for block in PYTHON if block.startswith("import relightx"))
+SOURCE = next(block for block in PYTHON if block.startswith('"""Source'))
 
 # Beginning of a command -> options that make it small (a later option wins).
 SMALLER = {
@@ -33,29 +35,39 @@ SMALLER = {
     " --out {project}/runs/quickstart",
     "bash launch/test.sh": "--collect-only -q tests/relightx/test_color.py",
     "relightx-shards build synthetic": "--heads 24 --lights 3",
+    "relightx-shards plan folder": "",
     "relightx-shards build folder": "--split train=1",
     "relightx-shards build yaleb": "",
     "relightx-shards verify": "",
     "relightx-shards list": "",
+    "relightx-shards stats": "",
     "relightx-shards preview": "",
+    "relightx-shards merge": "",
+    "relightx-shards reshard": "",
+    "relightx-shards split": "",
     "accelerate launch --config_file configs/accelerate/single.yaml": "--run.steps 3"
     " --data.batch_size 2 --data.image_size 32 --run.validate_lights 2",
     "accelerate launch --config_file configs/accelerate/ddp_cpu.yaml": "--run.steps 2"
     " --run.validate_every 2",
     "relightx evaluate": "--lights 3",
+    "relightx pseudolabel": "",
     "relightx decompose": "",
     "relightx relight": "",
     "python tests/benchmarks/rendering.py": "--heads 4",
     "python tests/benchmarks/training.py": "--images 2 --size 32 --steps 1",
     "python tests/benchmarks/photometric_stereo.py": "",
+    "python tests/benchmarks/shard_building.py --memory": "--memory 20 40",
+    "python tests/benchmarks/shard_building.py": "--groups 12 --size 32 --repeats 1",
+    "python tests/benchmarks/image_storage.py": "--heads 2 --size 64",
     "python tests/benchmarks/quickstart.py": "--help",
 }
 
 
 def smaller(command: str, project: Path) -> list[str]:
-    options = [extra for start, extra in SMALLER.items() if command.startswith(start)]
-    assert len(options) == 1, f"SMALLER needs one entry for the README's command: {command}"
-    return shlex.split(command) + shlex.split(options[0].format(project=project))
+    starts = [start for start in SMALLER if command.startswith(start)]
+    assert starts, f"SMALLER needs an entry for the README's command: {command}"
+    options = SMALLER[max(starts, key=len)]
+    return shlex.split(command) + shlex.split(options.format(project=project))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +110,27 @@ def test_every_command_runs_in_order_and_then_the_python_lines(project):
         [sys.executable, "-c", SNIPPET + "\nassert relit.shape == result.image.shape\n"], project
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_source_that_the_readme_adds_builds_a_data_set(tmp_path):
+    assert len(SOURCE.splitlines()) < 30
+    noise = np.random.default_rng(0)
+    (tmp_path / "pairs").mkdir()
+    for name in ("anna", "ben"):
+        for light in ("flash", "plain"):
+            pixels = noise.integers(0, 255, (64, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pairs" / f"{name}_{light}.jpg")
+    # A copy of the package gets the module and the line, and nothing else.
+    shutil.copytree(ROOT / "shards", tmp_path / "shards")
+    (tmp_path / "shards/sources/flash.py").write_text(SOURCE)
+    registry = tmp_path / "shards/sources/__init__.py"
+    line = re.search(r'`("flash": "[^"]*",)`', README).group(1)
+    registry.write_text(registry.read_text().replace("SOURCES = {", f"SOURCES = {{\n    {line}"))
+    command = [sys.executable, "-m", "shards.cli", "build", "flash", "--in", "pairs", "--out", "d"]
+    done = run([*command, "--split", "train=1", "--workers", "2", "--licence", "ours"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    held = run([sys.executable, "-m", "shards.cli", "list", "d"], tmp_path).stdout
+    assert "train          2         2       4" in held and "ours" in held
 
 
 @pytest.mark.parametrize("name", LOSSES)

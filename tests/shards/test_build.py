@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+import webdataset
+from ball_groups import HALF, groups, one_thread, read  # noqa: F401 (a fixture)
 from balls import ball
 
 from relightx.index import read_index
@@ -20,29 +22,9 @@ from shards.destination import REPORT
 from shards.group import Group, faulty
 from shards.recipe import Recipe
 from shards.report import TooManySkipped
-from shards.splits import hash_split
 from shards.verify import verify
 
-THIRDS = hash_split({"train": 0.5, "val": 0.25, "test": 0.25})
 SMALL = 20_000
-
-
-def read(key: str, subject: str, seed: int) -> Portrait:
-    return ball(key, subject, lights=2, size=16, seed=seed)
-
-
-def read_once_marked(marks: Path, key: str, subject: str, seed: int) -> Portrait:
-    """Leaves a mark for each time a group is read."""
-    with open(marks / key, "a") as stream:
-        stream.write("x")
-    return read(key, subject, seed)
-
-
-def groups(count: int = 40, marks: Path | None = None) -> Iterator[Group]:
-    for number in range(count):
-        key, subject = f"g{number:03d}", f"person {number // 2}"
-        reader = read if marks is None else partial(read_once_marked, marks)
-        yield Group(key, subject, 2, partial(reader, key, subject, number))
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -50,20 +32,11 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """As in the command line and its workers: with more threads the balls differ in a last bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """The data set of `groups`, built in one go; to read, not to change."""
     out = tmp_path_factory.mktemp("built") / "d"
-    build(groups, out, THIRDS, Settings(shard_bytes=SMALL))
+    build(groups, out, HALF, Settings(shard_bytes=SMALL))
     return out
 
 
@@ -82,9 +55,22 @@ def test_the_report_counts_what_was_built(built):
     assert report["skipped"]["groups"] == 0
 
 
+def test_webdataset_and_tar_read_what_was_built(built, tmp_path):
+    for split in ("train", "val", "test"):
+        shards = sorted(str(path) for path in (built / split).glob("*.tar"))
+        samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode("rgb8"))
+        index = read_index(built / split)
+        assert [sample["__key__"] for sample in samples] == [g.key for g in index.groups]
+        assert all(sample["light001.png"].shape == (16, 16, 3) for sample in samples)
+        assert all(sample["meta.json"]["subject"].startswith("person") for sample in samples)
+    listed = subprocess.run(["tar", "-tf", shards[0]], capture_output=True, text=True, check=True)
+    held = [f"{g.key}.{name}" for g in index.shards[0].groups for name in g.members]
+    assert sorted(listed.stdout.split()) == sorted(held)
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_do_not_change_a_byte(built, tmp_path, workers):
-    build(groups, tmp_path / "d", THIRDS, Settings(shard_bytes=SMALL, workers=workers))
+    build(groups, tmp_path / "d", HALF, Settings(shard_bytes=SMALL, workers=workers))
     assert contents(tmp_path / "d") == contents(built)
 
 
@@ -94,11 +80,11 @@ def test_jobs_of_an_array_make_the_same_bytes_and_the_last_publishes(built, tmp_
     for number in reversed(range(count)):
         assert not out.exists()
         part = Settings(shard_bytes=SMALL, part=Part(number, count))
-        ended = build(groups, out, THIRDS, part)
+        ended = build(groups, out, HALF, part)
         assert (ended.totals is None) == (number > 0) == (ended.shards_left > 0)
     assert contents(out) == contents(built)
     assert os.listdir(tmp_path) == ["d"]
-    again = build(groups, out, THIRDS, Settings(shard_bytes=SMALL, part=Part(0, count)))
+    again = build(groups, out, HALF, Settings(shard_bytes=SMALL, part=Part(0, count)))
     assert again.totals == ended.totals and contents(out) == contents(built)
 
 
@@ -116,7 +102,7 @@ def test_a_build_that_was_stopped_goes_on_with_what_is_missing(built, tmp_path):
     marks.mkdir()
     settings = Settings(shard_bytes=SMALL)
     with pytest.raises(MemoryError):
-        build(partial(stop_after, 30, marks), out, THIRDS, settings)
+        build(partial(stop_after, 30, marks), out, HALF, settings)
     assert not out.exists()
     read_before = {path.name for path in marks.iterdir()}
     finished = contents(tmp_path / ".d.partial")
@@ -124,10 +110,10 @@ def test_a_build_that_was_stopped_goes_on_with_what_is_missing(built, tmp_path):
     assert not any("partial" in name or "writing" in name for name in finished)
 
     with pytest.raises(ValueError, match=r"unfinished build.*--resume.*--overwrite"):
-        build(partial(groups, 40, marks), out, THIRDS, settings)
+        build(partial(groups, 40, marks), out, HALF, settings)
     shutil.rmtree(marks)
     marks.mkdir()
-    build(partial(groups, 40, marks), out, THIRDS, replace(settings, resume=True))
+    build(partial(groups, 40, marks), out, HALF, replace(settings, resume=True))
     assert contents(out) == contents(built)
     again = {path.name for path in marks.iterdir()} & read_before
     # What is read again: samples for the plan, and shards that were open when it stopped.
@@ -136,7 +122,7 @@ def test_a_build_that_was_stopped_goes_on_with_what_is_missing(built, tmp_path):
 
 def test_a_finished_build_that_is_resumed_is_left_as_it_is(built, tmp_path):
     out = shutil.copytree(built, tmp_path / "d")
-    ended = build(groups, out, THIRDS, Settings(shard_bytes=SMALL, resume=True))
+    ended = build(groups, out, HALF, Settings(shard_bytes=SMALL, resume=True))
     assert sum(total.groups for total in ended.totals.values()) == 40
     assert contents(out) == contents(built)
 
@@ -153,19 +139,19 @@ def test_another_build_is_not_gone_on_with(tmp_path, count, change, named):
     (tmp_path / "marks").mkdir()
     settings = Settings(shard_bytes=SMALL)
     with pytest.raises(MemoryError):
-        build(partial(stop_after, 30, tmp_path / "marks"), tmp_path / "d", THIRDS, settings)
+        build(partial(stop_after, 30, tmp_path / "marks"), tmp_path / "d", HALF, settings)
     other = replace(settings, resume=True, **change)
     with pytest.raises(ValueError, match=f"another one: its .*{named}"):
-        build(partial(groups, count), tmp_path / "d", THIRDS, other)
+        build(partial(groups, count), tmp_path / "d", HALF, other)
     anew = replace(other, resume=False, overwrite=True)
-    build(partial(groups, count), tmp_path / "d", THIRDS, anew)
+    build(partial(groups, count), tmp_path / "d", HALF, anew)
     assert verify(tmp_path / "d").passed
 
 
 def test_a_stopped_build_that_finished_no_shard_leaves_nothing(tmp_path):
     (tmp_path / "marks").mkdir()
     with pytest.raises(MemoryError):
-        build(partial(stop_after, 2, tmp_path / "marks"), tmp_path / "d", THIRDS)
+        build(partial(stop_after, 2, tmp_path / "marks"), tmp_path / "d", HALF)
     assert os.listdir(tmp_path) == ["marks"]
 
 
@@ -177,7 +163,7 @@ def some_faulty(faults: int, count: int = 40) -> Iterator[Group]:
 
 def test_groups_that_cannot_be_read_are_left_out_and_reported(tmp_path):
     settings = Settings(shard_bytes=SMALL, max_skipped=0.1)
-    ended = build(partial(some_faulty, 3), tmp_path / "d", THIRDS, settings)
+    ended = build(partial(some_faulty, 3), tmp_path / "d", HALF, settings)
     assert sorted(fault.key for fault in ended.faults) == ["g010", "g011", "g012"]
     assert verify(tmp_path / "d").passed
     skipped = json.loads((tmp_path / "d" / REPORT).read_text())["skipped"]
@@ -191,11 +177,11 @@ def test_groups_that_cannot_be_read_are_left_out_and_reported(tmp_path):
 def test_too_many_of_them_stop_the_build_with_the_first_named(tmp_path, workers):
     settings = Settings(shard_bytes=10**9, max_skipped=0.1, workers=workers)
     with pytest.raises(TooManySkipped, match=r"a/g010.png: is cut.*--max-skipped 0.1 allows 4"):
-        build(partial(some_faulty, 5), tmp_path / "d", THIRDS, settings)
+        build(partial(some_faulty, 5), tmp_path / "d", HALF, settings)
     assert os.listdir(tmp_path) == [f"d.{REPORT}"]
     report = json.loads((tmp_path / f"d.{REPORT}").read_text())
     assert report["complete"] is False and report["skipped"]["groups"] == 5
-    build(groups, tmp_path / "d", THIRDS)
+    build(groups, tmp_path / "d", HALF)
     assert os.listdir(tmp_path) == ["d"]
 
 
@@ -204,7 +190,7 @@ def test_a_source_of_faults_alone_is_refused(tmp_path):
     settings = Settings(max_skipped=1.0)
     only_faults = [group for group in find() if group.lights == 0]
     with pytest.raises(ValueError, match="no group could be used"):
-        build(lambda: iter(only_faults), tmp_path / "d", THIRDS, settings)
+        build(lambda: iter(only_faults), tmp_path / "d", HALF, settings)
     assert not (tmp_path / "d").exists()
 
 
@@ -273,7 +259,7 @@ def test_an_impossible_recipe_is_refused(recipe, message):
 def test_two_builds_of_one_place_do_not_mix(tmp_path):
     def meanwhile() -> Portrait:
         with pytest.raises(ValueError, match="another process is building it"):
-            build(groups, tmp_path / "d", THIRDS, Settings(shard_bytes=SMALL, resume=True))
+            build(groups, tmp_path / "d", HALF, Settings(shard_bytes=SMALL, resume=True))
         return read("g000", "person 0", 0)
 
     def found() -> Iterator[Group]:
@@ -281,5 +267,5 @@ def test_two_builds_of_one_place_do_not_mix(tmp_path):
         yield first._replace(read=meanwhile if (tmp_path / ".d.partial").exists() else first.read)
         yield from others
 
-    build(found, tmp_path / "d", THIRDS, Settings(shard_bytes=SMALL))
+    build(found, tmp_path / "d", HALF, Settings(shard_bytes=SMALL))
     assert np.all([path.name == "d" for path in tmp_path.iterdir()])

@@ -7,53 +7,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import fault_proxy as faults
 import pytest
-import torch
+from ball_groups import HALF, groups, one_thread  # noqa: F401 (a fixture)
 from balls import ball
 
-from relightx.sample import Portrait, encode
+from relightx.sample import encode
 from relightx.storage import Folder, open_folder
 from shards.build import Part, Settings, build
-from shards.group import Group
-from shards.splits import hash_split
 
-THIRDS = hash_split({"train": 0.5, "val": 0.25, "test": 0.25})
 SMALL = 30_000
-
-
-def read(key: str, subject: str, seed: int) -> Portrait:
-    return ball(key, subject, lights=2, size=16, seed=seed)
-
-
-def groups(count: int = 30) -> Iterator[Group]:
-    for number in range(count):
-        key, subject = f"g{number:03d}", f"person {number // 2}"
-        yield Group(key, subject, 2, partial(read, key, subject, number))
 
 
 def contents(folder: Folder) -> dict[str, bytes]:
     return {name: folder.read(name) for name in folder.names()}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """With more threads the balls differ in a last bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def on_disk(tmp_path_factory) -> dict[str, bytes]:
     """What the same build makes in a directory."""
     out = tmp_path_factory.mktemp("disk") / "d"
-    build(groups, out, THIRDS, Settings(shard_bytes=SMALL))
+    build(groups, out, HALF, Settings(shard_bytes=SMALL))
     return contents(open_folder(out))
 
 
@@ -63,7 +40,7 @@ def settings(s3, **changes) -> Settings:
 
 def test_the_bytes_are_those_of_a_directory(s3, on_disk):
     url = s3.new_url()
-    build(groups, url, THIRDS, settings(s3))
+    build(groups, url, HALF, settings(s3))
     assert contents(open_folder(url, s3.options())) == on_disk
 
 
@@ -72,7 +49,7 @@ def test_jobs_of_an_array_share_a_prefix_and_the_last_publishes(s3, on_disk):
     folder = open_folder(url, s3.options())
     for number in range(3):
         assert not any(name.endswith("index.json") for name in folder.names())
-        build(groups, url, THIRDS, settings(s3, part=Part(number, 3)))
+        build(groups, url, HALF, settings(s3, part=Part(number, 3)))
     assert contents(folder) == on_disk
 
 
@@ -93,16 +70,16 @@ def test_a_bad_network_changes_no_byte(s3, fault_proxy, on_disk, fault):
     # The same wrong bytes twice in a row are no passing fault any more.
     fault_proxy.next(fault, times=1 if fault is faults.flip_answer else 2, method=method)
     options = s3.options(endpoint_url=fault_proxy.endpoint)
-    build(groups, url, THIRDS, Settings(shard_bytes=SMALL, storage=options))
+    build(groups, url, HALF, Settings(shard_bytes=SMALL, storage=options))
     assert contents(open_folder(url, s3.options())) == on_disk
 
 
 def test_a_set_is_replaced_when_asked_and_nothing_of_the_old_one_stays(s3, on_disk):
     url = s3.new_url()
-    build(partial(groups, 60), url, THIRDS, settings(s3))
+    build(partial(groups, 60), url, HALF, settings(s3))
     with pytest.raises(ValueError, match="already holds a data set"):
-        build(groups, url, THIRDS, settings(s3))
-    build(groups, url, THIRDS, settings(s3, overwrite=True))
+        build(groups, url, HALF, settings(s3))
+    build(groups, url, HALF, settings(s3, overwrite=True))
     assert contents(open_folder(url, s3.options())) == on_disk
 
 
@@ -111,7 +88,7 @@ def test_a_prefix_with_something_else_is_refused_and_left_alone(s3):
     folder.write("thesis.txt", b"mine")
     for overwrite in (False, True):
         with pytest.raises(ValueError, match=r"holds thesis\.txt, which no build makes"):
-            build(groups, folder.url, THIRDS, settings(s3, overwrite=overwrite))
+            build(groups, folder.url, HALF, settings(s3, overwrite=overwrite))
     assert contents(folder) == {"thesis.txt": b"mine"}
 
 

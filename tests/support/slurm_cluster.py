@@ -1,4 +1,4 @@
-"""A real SLURM of two virtual nodes on this machine, Debian's slurm-wlm, for as long as a test needs.
+"""A real SLURM of two virtual nodes on this machine, Debian's, for as long as a test needs it.
 
 All its state lies in one temporary directory; its ports are free ones, and are closed at the end.
 """
