@@ -83,19 +83,17 @@ def estimate_lights(
     if len(image) < FEWEST_LIGHTS:
         raise ValueError(f"{len(image)} lights; {FEWEST_LIGHTS} needed to estimate directions")
     small, region = _reduced(image, mask, saturation)
-    pixel = small[:, region]
-    lamp, scaled, weight = _factorise(pixel, saturation)
-    grid = np.zeros((4, *region.shape), np.float32)
-    grid[:, region] = np.concatenate((scaled, _trust(weight)[None]))
-    plane = _integrable_plane(grid[:3], grid[3])
-    plane = plane * _convex_sign(plane, lamp, grid[:3], grid[3])
-    toward = lamp @ _member(plane, lamp, scaled[:, _trust(weight) > 0]).T
+    try:
+        toward = _toward(small, region, saturation)
+    except np.linalg.LinAlgError:  # the same picture again and again
+        toward = np.zeros((len(image), 3))
     strength = np.linalg.norm(toward, axis=1)
-    spread = np.linalg.svd(toward / strength[:, None], compute_uv=False)
-    if spread[2] < FLAT * spread[0]:
+    direction = toward / np.maximum(strength, 1e-12)[:, None]
+    extent = np.linalg.svd(direction, compute_uv=False)
+    if not extent[2] > FLAT * extent[0]:
         raise ValueError("lights in different directions do not explain the images")
     return EstimatedLights(
-        direction=(toward / strength[:, None]).astype(np.float32),
+        direction=direction.astype(np.float32),
         strength=(strength / np.median(strength)).astype(np.float32),
     )
 
@@ -155,6 +153,21 @@ def _reduced(
             f" {MIN_PIXELS} needed to find lights"
         )
     return small, region
+
+
+def _toward(
+    image: Float[np.ndarray, "lights rows columns"],
+    region: Bool[np.ndarray, "rows columns"],
+    saturation: float,
+) -> Float[np.ndarray, "lights 3"]:
+    """Direction times strength of each light, of the chosen member."""
+    lamp, scaled, weight = _factorise(image[:, region], saturation)
+    trust = _trust(weight)
+    grid = np.zeros((4, *region.shape), np.float32)
+    grid[:, region] = np.concatenate((scaled, trust[None]))
+    plane = _integrable_plane(grid[:3], grid[3])
+    plane = plane * _convex_sign(plane, lamp, grid[:3], grid[3])
+    return lamp @ _member(plane, lamp, scaled[:, trust > 0]).T
 
 
 def _factorise(
