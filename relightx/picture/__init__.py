@@ -27,7 +27,13 @@ from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (it
 from relightx.picture.opencv import decode_as
 from relightx.picture.radiance import decode_exr, decode_hdr, is_exr, is_hdr
 from relightx.picture.size import check_size
-from relightx.picture.tiff import decode_float_tiff, decode_tiff, is_float_tiff, is_tiff
+from relightx.picture.tiff import (
+    decode_float_tiff,
+    decode_tiff,
+    gray_or_rgb,
+    is_float_tiff,
+    is_tiff,
+)
 
 MAX_FILE_BYTES = 1 << 30
 """The largest picture, 8192 x 8192 of four floats, uncompressed."""
@@ -135,7 +141,7 @@ def _content(file: Path, limit: int | None = None) -> bytes:
     if found.st_size == 0:
         raise ValueError("is empty; copy it again from where it came")
     with open(file, "rb") as stream:
-        return stream.read(limit or MAX_FILE_BYTES)
+        return stream.read(min(found.st_size, limit or MAX_FILE_BYTES))
 
 
 def _decode(data: bytes) -> Integer[np.ndarray, "height width channels"]:
@@ -152,14 +158,9 @@ def _decode(data: bytes) -> Integer[np.ndarray, "height width channels"]:
                 f"has colour mode {picture.mode}{ink}; gray or RGB needed: convert it to sRGB with"
                 " its colour profile"
             )
-        wanted = "L" if picture.mode in ("1", "L", "LA") else "RGB"
-        if picture.mode != wanted:
-            pixels = np.asarray(picture.convert(wanted))
-        else:
-            pixels = np.asarray(picture)
+        pixels = gray_or_rgb(picture)
         # After the pixels: a PNG may say it behind them.
-        pixels = _upright(pixels, picture.getexif().get(_ORIENTATION, 1))
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+        return _upright(pixels, picture.getexif().get(_ORIENTATION, 1))
 
 
 def _decode_16_bit_png(data: bytes) -> Integer[np.ndarray, "height width channels"]:

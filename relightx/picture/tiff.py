@@ -65,7 +65,8 @@ def decode_tiff(data: bytes) -> Integer[np.ndarray, "height width channels"]:
     if page.sample_format != _UNSIGNED or page.bits not in (1, 2, 4, 8, 16):
         raise ValueError(f"has {page.bits}-bit samples, or signed ones; save it with 8 or 16 bits")
     if page.bits < 16:
-        return _decode_8_bit(data)
+        with Image.open(io.BytesIO(data), formats=("TIFF",)) as picture:
+            return gray_or_rgb(picture)
     if page.photometric == _PALETTE or (page.channels == 2):
         raise ValueError("has a 16-bit palette or gray with alpha; save it as 16-bit gray or RGB")
     pixels = _decode_wide(data, page, np.uint16)
@@ -84,10 +85,11 @@ def decode_float_tiff(data: bytes) -> Float[np.ndarray, "height width channels"]
     return _decode_wide(data, page, np.float32)
 
 
-def _decode_8_bit(data: bytes) -> Integer[np.ndarray, "height width channels"]:
-    with Image.open(io.BytesIO(data), formats=("TIFF",)) as picture:
-        wanted = "L" if picture.mode in ("1", "L", "LA") else "RGB"
-        pixels = np.asarray(picture.convert(wanted))
+def gray_or_rgb(picture: Image.Image) -> Integer[np.ndarray, "height width channels"]:
+    """8-bit pixels of a picture of Pillow, without alpha; a palette becomes RGB."""
+    wanted = "L" if picture.mode in ("1", "L", "LA") else "RGB"
+    # Converting to the same mode would copy.
+    pixels = np.asarray(picture if picture.mode == wanted else picture.convert(wanted))
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 

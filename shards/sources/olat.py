@@ -38,9 +38,9 @@ the albedo 0.8, whoever it is. A relit picture's light is what the lamps emit, b
 would but not to the end, and exposed so that a part in a thousand of the picture clips. Labels of
 both are 'real': measured.
 
-Memory while a stack is read, for each pixel and lamp in RGB: 7 bytes with 8 bits, 10 with 16, 18
-with floating point. 156 lamps of 4096x3000 in floating point are 35 GB; with --size 1024 they are
-2.2 GB, and only one picture at a time is whole.
+Memory while a stack is read, for each pixel and lamp in RGB: 8 bytes with 8 bits, 11 with 16, 18
+with floating point, and some 200 bytes for each pixel. 156 lamps of 4096x3000 in floating point are
+37 GB; with --size 1024 they are 2.4 GB, and only one picture at a time is whole.
 
 Traps. Tables in another frame than +x right, +y up, +z to the camera: say --axes x,-y,-z or the
 like; directions that the pictures contradict are refused, with the axes that would fit. Lights in
