@@ -250,7 +250,9 @@ def _warp(
     shifted = np.column_stack((scaled[:, :2], scaled @ (0.5, 0.5, 1) - 0.5))
     size = (shape[1] * finer, shape[0] * finer)
     warped = cv2.warpAffine(values, shifted, size, flags=cv2.INTER_LINEAR, borderMode=border)
-    return cv2.resize(warped, shape[::-1], interpolation=cv2.INTER_AREA) if finer > 1 else warped
+    if finer > 1:
+        warped = cv2.resize(warped, shape[::-1], interpolation=cv2.INTER_AREA)
+    return warped.reshape(*shape, *values.shape[2:])  # OpenCV drops a single channel's axis
 
 
 def _sure(

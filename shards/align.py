@@ -206,7 +206,7 @@ def _resampled(
 ) -> Integer[np.ndarray, "{size} {size} channels"]:
     """One light's image in the crop, as integers like the portrait's."""
     transfer = portrait.provenance.transfer
-    linear = crop(from_integer(light, transfer), affine, size).reshape(size, size, -1)
+    linear = crop(from_integer(light, transfer), affine, size)
     encoded = linear_to_srgb(linear) if transfer == "srgb" else np.clip(linear, 0, 1)
     return np.rint(encoded * np.iinfo(light.dtype).max).astype(light.dtype)
 
