@@ -1,9 +1,10 @@
 from dataclasses import dataclass
 
+import lit_scene
 import numpy as np
 import pytest
 
-from shards.photometric_stereo import photometric_stereo, residual
+from shards.photometric_stereo import UNCHECKED, photometric_stereo, residual
 
 SIZE = 64
 
@@ -157,6 +158,56 @@ def test_few_lights_are_enough_for_an_unspoilt_surface(scene, count):
     normal_ahead = scene.mask & (scene.normal[..., 2] > 0.7)
     surface = photometric_stereo(scene.lambert()[near], scene.direction[near])
     assert angle_deg(surface.normal, scene.normal)[normal_ahead].mean() < 0.5
+
+
+def test_three_lights_are_solved_and_trusted_little():
+    face, direction = lit_scene.face(), lit_scene.four_lamps()[:3]
+    surface = photometric_stereo(face.lambert(direction).mean(axis=3), direction)
+    lit = face.mask & (face.normal @ direction.T > 0.05).all(axis=2)
+    assert angle_deg(surface.normal, face.normal)[lit].max() < 0.1
+    assert surface.confidence.max() <= UNCHECKED
+
+
+def test_each_further_light_halves_the_doubt():
+    face = lit_scene.face()
+    ahead = np.unravel_index(np.argmax(face.normal[..., 2]), face.mask.shape)
+    found = []
+    for count in (3, 4, 5, 12):
+        turn = 2 * np.pi * np.arange(count) / count
+        ring = np.stack((np.cos(turn), np.sin(turn), np.full(count, 2)), -1).astype(np.float32)
+        direction = ring / np.sqrt(np.float32(5))
+        surface = photometric_stereo(face.lambert(direction).mean(axis=3), direction)
+        found.append(surface.confidence[ahead])
+    np.testing.assert_allclose(found, (0.25, 0.625, 0.8125, 1), atol=0.01)
+
+
+def test_of_four_lights_one_in_shadow_is_left_out_and_a_highlight_is_noticed():
+    face, direction = lit_scene.face(), lit_scene.four_lamps()
+    image = face.lambert(direction).mean(axis=3)
+    shadow, highlight = np.s_[30:40, 20:30], np.s_[50:60, 50:60]
+    image[1][shadow] *= 0.1
+    image[2][highlight] += 0.3
+    surface = photometric_stereo(image, direction)
+    assert angle_deg(surface.normal, face.normal)[shadow].max() < 0.1
+    assert surface.confidence[shadow].max() <= UNCHECKED
+    assert angle_deg(surface.normal, face.normal)[highlight].min() > 5
+    assert surface.confidence[highlight].max() < 0.3
+    elsewhere = surface.confidence[70:80, 30:50]
+    assert elsewhere.min() > 0.6
+
+
+@pytest.mark.parametrize(("count", "usual", "mean"), [(4, 3, 9), (9, 1.2, 4), (24, 0.7, 1.5)])
+def test_real_shadows_and_highlights_turn_normals_less_with_more_lights(count, usual, mean):
+    face = lit_scene.face()
+    direction = lit_scene.four_lamps() if count == 4 else lit_scene.lamps(count)
+    surface = photometric_stereo(face.photograph(direction).mean(axis=3), direction)
+    error = angle_deg(surface.normal, face.normal)[face.mask]
+    assert np.median(error) < usual
+    assert error.mean() < mean
+    # Confidence knows where: the pixels it calls better are better.
+    confidence = surface.confidence[face.mask]
+    better = confidence > np.median(confidence)
+    assert error[better].mean() < 0.6 * error[~better].mean()
 
 
 def test_impossible_input_is_refused_with_the_reason(scene):
