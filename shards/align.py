@@ -139,8 +139,8 @@ def _find(
     raise ValueError(
         f"portrait {portrait.key!r}: no face was found in its {width}x{height} pictures, neither"
         f" with its {portrait.num_lights} lights together nor with the brightest alone; one of at"
-        f" least {min_face_px} pixels is needed: crop the pictures nearer to the face, or leave the"
-        " group out"
+        f" least {min_face_px} pixels is needed: turn the pictures upright, crop them nearer to the"
+        " face, or leave the group out"
     )
 
 
