@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from relightx.index import GroupEntry, ShardEntry, Totals, totals_of, write_index
 from relightx.sample import Portrait, encode
-from relightx.storage.folder import saying_full
+from relightx.storage import saying_full
 from shards.splits import SPLITS, Assign
 from shards.staging import staged
 
