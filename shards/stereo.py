@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from relightx.color import LUMINANCE
 from relightx.sample import Portrait, Provenance
 from relightx.sh import ambient_light, directional_light, dominant_direction
 from shards.lamps import check_agreement
 from shards.light_estimation import MEMBER, estimate_lights, estimate_strengths
 from shards.photometric_stereo import MIN_LIGHTS, UNKNOWNS, Surface, photometric_stereo
-from shards.surface_albedo import SATURATION, Lamps, fit_albedo, luminance
+from shards.surface_albedo import SATURATION, Lamps, channel_weights, fit_albedo, luminance
 
 EXPOSURE = 1.25
 """Shading by a lamp of usual strength; puts the albedo of bright skin, well exposed, below 1."""
@@ -109,12 +108,19 @@ def _refuse_black(
             raise ValueError(f"light {name!r} is black throughout; leave it out")
 
 
-def _lamps(portrait: Portrait, image: Float[np.ndarray, "lights height width channels"]) -> Lamps:
-    """The lamps as far as they are known before any surface is."""
+def _lamps(
+    portrait: Portrait,
+    image: Float[np.ndarray, "lights height width channels"],
+    albedo: Float[np.ndarray, "height width channels"] | None = None,
+    room: float = 0.0,
+) -> Lamps:
+    """The lamps of the light label, or as the images tell them less what the room's light adds."""
     channels = image.shape[3]
     if portrait.sh is not None:
         return _lamps_of_label(portrait, channels)
-    gray = luminance(image, np.ones((len(image), channels), np.float32))
+    white = np.ones((len(image), channels), np.float32)
+    added = None if albedo is None else np.broadcast_to(np.float32(room) * albedo, image.shape)
+    gray = luminance(image, white, added)
     direction = portrait.direction
     if direction is None:
         estimated = estimate_lights(gray, portrait.mask, SATURATION)
@@ -122,8 +128,7 @@ def _lamps(portrait: Portrait, image: Float[np.ndarray, "lights height width cha
     else:
         _refuse_few(direction)
         strength = estimate_strengths(gray, direction, portrait.mask, SATURATION)
-    even = np.repeat(strength[:, None], channels, axis=1)
-    return Lamps(direction, even, np.zeros_like(even))
+    return Lamps(direction, strength[:, None] * white, room * white)
 
 
 def _refuse_few(direction: Float[np.ndarray, "lights 3"]) -> None:
@@ -172,7 +177,7 @@ def _find(
         room = _room_light(image, found, inside)
         if room == 0:
             break
-        lamps = lamps._replace(ambient=np.full_like(lamps.ambient, room))
+        lamps = _lamps(portrait, image, found.albedo, room)
         found = _surface(image, lamps, portrait.normal, found.albedo)
     colour = _lamp_colour(image, found, inside)
     if (np.abs(np.log(colour)) > COLOURED).any():
@@ -190,9 +195,9 @@ def _surface(
 ) -> _Found:
     """Normals, unless they are given, and albedo; what the room adds is taken away in rounds."""
     strength = lamps.strength
-    usual = strength @ LUMINANCE if strength.shape[1] == 3 else strength[:, 0]
+    usual = strength @ channel_weights(strength.shape[1])
     for _ in range(rounds if lamps.ambient.any() else 1):
-        room = 0 if albedo is None else albedo * lamps.ambient[:, None, None]
+        room = None if albedo is None else albedo * lamps.ambient[:, None, None]
         gray = luminance(image, strength / usual[:, None], room)
         surface = photometric_stereo(gray, lamps.direction, usual, SATURATION)
         facing = surface.normal if normal is None else normal
@@ -246,11 +251,12 @@ def _lamp_colour(
     lit = np.maximum(found.lamps.direction @ found.normal[inside].T, 0)
     shading = lit[..., None] * found.lamps.strength[:, None] + found.lamps.ambient[:, None]
     expected, seen = found.albedo[inside] * shading, image[:, inside]
-    good = (np.abs(seen - expected) < 0.4 * expected).all(axis=2) & (seen.max(axis=2) < SATURATION)
+    gray, usual = seen @ channel_weights(3), expected @ channel_weights(3)
+    good = (np.abs(gray - usual) < 0.4 * usual) & (seen.max(axis=2) < SATURATION)
     over = np.einsum("lp,lpc,lpc->lc", good, seen, expected)
     under = np.einsum("lp,lpc,lpc->lc", good, expected, expected)
     share = np.where(under > 0, over / np.maximum(under, 1e-12), 1)
-    colour = share / (share @ LUMINANCE)[:, None]
+    colour = share / (share @ channel_weights(3))[:, None]
     return (colour / np.median(colour, axis=0)).astype(np.float32)
 
 

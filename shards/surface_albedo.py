@@ -31,17 +31,23 @@ class Lamps(NamedTuple):
     ambient: Float[np.ndarray, "lights channels"]
 
 
+def channel_weights(channels: int) -> Float[np.ndarray, " channels"]:
+    """Share of each channel in luminance: of R, G, B, or of gray alone."""
+    return np.array(LUMINANCE if channels == 3 else (1,), np.float32)
+
+
 def luminance(
     image: Float[np.ndarray, "lights height width channels"],
     colour: Float[np.ndarray, "lights channels"],
-    less: Float[np.ndarray, "lights height width channels"] | float = 0.0,
+    less: Float[np.ndarray, "lights height width channels"] | None = None,
 ) -> Float[np.ndarray, "lights height width"]:
     """Luminance of images, freed of lamps' colours and of `less`; 1 where any colour is saturated.
 
     Other pixels stay below SATURATION.
     """
-    weight = np.array(LUMINANCE if image.shape[3] == 3 else (1,), np.float32)
-    gray = np.einsum("lhwc,lc->lhw", image - less, weight / colour, optimize=True)
+    weight = channel_weights(image.shape[3])
+    kept = image if less is None else image - less
+    gray = np.einsum("lhwc,lc->lhw", kept, weight / colour, optimize=True)
     burnt = image.max(axis=3) >= SATURATION
     return np.where(burnt, 1, np.clip(gray, 0, SATURATION - 1e-3)).astype(np.float32)
 
@@ -69,7 +75,7 @@ def _fit_block(
     lamps: Lamps,
 ) -> Float[np.ndarray, "rows width channels"]:
     seen = image.reshape(len(image), -1, image.shape[3])
-    weight = np.array(LUMINANCE if image.shape[3] == 3 else (1,), np.float32)
+    weight = channel_weights(image.shape[3])
     facing = lamps.direction @ normal.reshape(-1, 3).T
     shading = np.maximum(facing, 0)[..., None] * lamps.strength[:, None] + lamps.ambient[:, None]
     usable = (facing > LIT_COSINE) & (seen.max(axis=2) < SATURATION)
