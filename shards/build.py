@@ -197,6 +197,7 @@ def _publish(
             contents.add(split, record.entry)
     totals = {split: contents.totals(split) for split in contents.splits}
     if not totals:
+        destination.clear()
         raise ValueError("no group could be used; nothing was written")
 
     def entries(wanted: str) -> Iterator[ShardEntry]:
