@@ -38,9 +38,9 @@ from relightx.report import Stage, Step, write_report
 from relightx.stage import duration, leaving_on_termination, run, say, stage
 from relightx.tracking import LOG_NAME, read_log
 from relightx.train import choose_precision
-from shards.environments import shipped_environments
+from shards.rendering.environments import shipped_environments
+from shards.rendering.synthetic import synthetic_jobs
 from shards.splits import SPLITS
-from shards.synthetic import synthetic_jobs
 
 PHOTO = Path(__file__).parent / "photos" / "astronaut.jpg"
 NAMES = ("shards", "training", "evaluation", "pictures", "report")

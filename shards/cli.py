@@ -11,16 +11,15 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from shards.build_cli import PROG, add_build
-from shards.look_cli import add_looks
-from shards.rewrite_cli import add_rewrites
+from shards.commands.build import PROG, add_build
+from shards.commands.looks import add_looks
+from shards.commands.rewrites import add_rewrites
 from shards.sources import SOURCES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; its exit code."""
-    arguments = sys.argv[1:] if arguments is None else [*arguments]
-    args = build_parser(_chosen_source(arguments)).parse_args(arguments)
+    args = parse(sys.argv[1:] if arguments is None else arguments)
     _exit_on_hang_up_and_termination()
     try:
         return args.run(args)
@@ -44,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """What a command line says; of all sources only the one it names is loaded."""
+    return build_parser(_chosen_source(arguments)).parse_args(arguments)
+
+
 def build_parser(source: str | None = None) -> argparse.ArgumentParser:
     """The parser of all subcommands; each sets `run`. source: the one whose flags are needed."""
     parser = argparse.ArgumentParser(
@@ -59,7 +63,7 @@ def build_parser(source: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen_source(arguments: list[str]) -> str | None:
+def _chosen_source(arguments: Sequence[str]) -> str | None:
     if len(arguments) > 1 and arguments[0] in ("build", "plan") and arguments[1] in SOURCES:
         return arguments[1]
     return None

@@ -62,7 +62,7 @@ def refuse_taken(out: Path, overwrite: bool) -> None:
 
 def staging_of(out: Path) -> Path:
     """The hidden directory in which a build of `out` grows; one name, so that it can go on."""
-    return out.with_name(f"{_partial_prefix(out).rstrip('-')}")
+    return out.with_name(f".{out.name}.partial")
 
 
 def _foreign_file(directory: Path) -> str | None:

@@ -168,7 +168,7 @@ class ShardWriter:
 
     def abandon(self) -> None:
         """Leave nothing behind; does no harm after `close`."""
-        with suppress(OSError):  # closing writes what is buffered, for which a full disk has no room
+        with suppress(OSError):  # closing writes what is buffered; a full disk has no room for it
             self.stream.close()
         self.partial.unlink(missing_ok=True)
 

@@ -25,15 +25,15 @@ not be that of CelebA-HQ, whose records are shuffled, so no person is looked up 
 The official partition (list_eval_partition.txt, beside the pictures or by --partition) is written
 into the provenance. To split by it, make a split file first:
 
-    python -m shards.celeba_split --in ROOT --out celeba.json
+    python -m shards.layouts.celeba_split --in ROOT --out celeba.json
     relightx-shards build celeba --in ROOT --split-file celeba.json ...
 
 --pseudolabels DIR attaches what `relightx pseudolabel` wrote for shards of this source:
 KEY.albedo.png, KEY.normal.png, KEY.light.json, and optionally KEY.mask.png and KEY.confidence.png,
-in the size of the picture here; where the shards were built with --align, in that of the original. They are 'pseudo'. Without a confidence picture
-the confidence of light.json holds for every pixel. Portraits of which DIR has nothing are kept
-without labels, or passed over with --unlabelled skip; one of which a file is missing or has another
-size is skipped and reported.
+in the size of the picture here; where the shards were built with --align, in the original's. They
+are 'pseudo'. Without a confidence picture the confidence of light.json holds for every pixel.
+Portraits of which DIR has nothing are kept without labels, or passed over with --unlabelled skip;
+one of which a file is missing or has another size is skipped and reported.
 """
 
 import os
@@ -49,7 +49,8 @@ from jaxtyping import Integer
 
 from relightx.picture import read_picture
 from relightx.sample import MAX_SIDE_PX, Portrait, Provenance
-from shards.celeba_tables import (
+from shards.group import Group, faulty, key_of
+from shards.layouts.celeba_tables import (
     HQ_NAMES,
     IDENTITY_NAMES,
     PARTITION_NAMES,
@@ -58,8 +59,12 @@ from shards.celeba_tables import (
     read_partition,
     read_people,
 )
-from shards.group import Group, faulty, key_of
-from shards.pseudolabels import Pseudolabels, labelled_keys, open_pseudolabels, with_pseudolabels
+from shards.layouts.pseudolabels import (
+    Pseudolabels,
+    labelled_keys,
+    open_pseudolabels,
+    with_pseudolabels,
+)
 
 FOLDERS = (
     "img_align_celeba",

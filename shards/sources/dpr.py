@@ -50,10 +50,10 @@ from jaxtyping import Float, Integer, UInt8
 from relightx.picture import read_picture
 from relightx.sample import Portrait, Provenance
 from relightx.sh import from_dpr, shade
-from shards.celeba_tables import read_people
-from shards.frames import kind_of, read_frames
 from shards.group import Group, faulty, key_of
-from shards.numbers import read_numbers
+from shards.layouts.celeba_tables import read_people
+from shards.layouts.frames import kind_of, read_frames
+from shards.layouts.numbers import read_numbers
 
 Store = Literal["colour", "luminance"]
 NORMAL_NAMES = ("full_normal.png", "full_normal_faceRegion_faceBoundary_extend.png")

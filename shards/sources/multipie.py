@@ -41,8 +41,8 @@ import numpy as np
 from jaxtyping import Float
 
 from relightx.sample import Portrait, Provenance
-from shards.frames import read_frames, without_ambient
 from shards.group import Group, faulty, key_of
+from shards.layouts.frames import read_frames, without_ambient
 
 Camera = Literal[
     *("11_0", "12_0", "09_0", "08_0", "13_0", "14_0", "05_1", "05_0", "04_1", "19_0"),

@@ -69,16 +69,16 @@ from relightx.picture import read_picture
 from relightx.sample import MAX_LIGHTS, MAX_SIDE_PX, Portrait, Provenance
 from relightx.sh import directional_light, dominant_direction
 from shards.group import Group, faulty, key_of
-from shards.light_tables import Lamp, axes_matrix, find_table, natural_order, read_lamps
-from shards.relighting import (
+from shards.layouts.light_tables import Lamp, axes_matrix, find_table, natural_order, read_lamps
+from shards.layouts.relighting import (
     emitted_light,
     environment,
     environment_names,
     lamp_power,
     white_balance,
 )
-from shards.stack import Stack, averaged, read_stack, to_uint16
-from shards.stack_labels import label
+from shards.layouts.stack import Stack, averaged, read_stack, to_uint16
+from shards.layouts.stack_labels import label
 
 PICTURE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm"),

@@ -18,11 +18,11 @@ the picture: --align crops them.
 Established, by what others' programs read: folders and names, 453 people, px, py and pz as unit
 normals, `a` in gray levels, the contents of LightSource.m. Not found published, and therefore told
 from the data of each capture: which way px and py point in the picture, which way azimuths run
-(shards.axes: from the shape of the face), whether angles are degrees (some exceed 2 pi) and which
-column is the zenith (the one that varies less: the lights surround the camera). The ways found are
-in the provenance. Assumed: the rows of LightSource.m are im0 to im3 in order, and gray levels are
-proportional to light, as the set's own photometric stereo takes them. Photographs that this does
-not explain are refused: their brightness must follow normal . direction.
+(shards.layouts.axes: from the shape of the face), whether angles are degrees (some exceed 2 pi) and
+which column is the zenith (the one that varies less: the lights surround the camera). The ways
+found are in the provenance. Assumed: the rows of LightSource.m are im0 to im3 in order, and gray
+levels are proportional to light, as the set's own photometric stereo takes them. Photographs that
+this does not explain are refused: their brightness must follow normal . direction.
 
 Labels: normals and albedo are the set's, 'real'. The strength of each light is fitted, which makes
 the light label 'pseudo'; where LightSource.m is missing its direction is fitted as well. Only the
@@ -45,13 +45,13 @@ from jaxtyping import Bool, Float, Integer
 from relightx.color import from_integer
 from relightx.sample import Portrait, Provenance
 from relightx.sh import directional_light
-from shards.axes import axes, described
-from shards.face_region import face_region
-from shards.frames import read_frames
 from shards.group import Group, faulty, key_of
-from shards.lamps import check_agreement, fit_lamp, fit_strength, goodness
-from shards.matlab import read_maps, read_matrix
-from shards.photometric_stereo import Surface, photometric_stereo
+from shards.labelling.lamps import check_agreement, fit_lamp, fit_strength, goodness
+from shards.labelling.photometric_stereo import Surface, photometric_stereo
+from shards.layouts.axes import axes, described
+from shards.layouts.face_region import face_region
+from shards.layouts.frames import read_frames
+from shards.layouts.matlab import read_maps, read_matrix
 
 NUM_LIGHTS = 4
 EXPOSURE = 1.25

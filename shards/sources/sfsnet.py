@@ -47,9 +47,9 @@ from jaxtyping import Bool, Float, Integer
 from relightx.picture import read_picture
 from relightx.sample import Portrait, Provenance
 from relightx.sh import from_sfsnet, rotate, shade
-from shards.frames import kind_of
 from shards.group import Group, faulty, key_of
-from shards.numbers import read_numbers
+from shards.layouts.frames import kind_of
+from shards.layouts.numbers import read_numbers
 
 NEEDED = ("face", "albedo", "normal", "light")
 MAX_LEVELS, MAX_SHARE = 2, 0.001

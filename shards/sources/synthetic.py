@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from shards.group import Group
-from shards.synthetic import render_head, synthetic_jobs
+from shards.rendering.synthetic import render_head, synthetic_jobs
 
 
 def synthetic(

@@ -40,11 +40,11 @@ from jaxtyping import Float, UInt8
 from relightx.picture import read_picture
 from relightx.sample import Portrait, Provenance
 from relightx.sh import directional_light
-from shards.face_region import face_region
-from shards.frames import without_ambient
 from shards.group import Group, faulty, key_of
-from shards.lamps import fit_strength
-from shards.photometric_stereo import MIN_LIGHTS, photometric_stereo
+from shards.labelling.lamps import fit_strength
+from shards.labelling.photometric_stereo import MIN_LIGHTS, photometric_stereo
+from shards.layouts.face_region import face_region
+from shards.layouts.frames import without_ambient
 
 _MEASURED = json.loads(Path(__file__).with_name("yaleb.json").read_text())
 STRENGTH: dict[str, float] = _MEASURED["strength"]

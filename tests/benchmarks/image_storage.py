@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from relightx.codec import decode_picture, encode_jpeg, encode_png
-from shards.synthetic import synthetic_one
+from shards.rendering.synthetic import synthetic_one
 
 HEADING = "{:<10}{:>8}{:>10}{:>25}{:>12}{:>12}"
 ROW = "{:<10}{:>8.1f}{:>10}{:>25}{:>12.2f}{:>12.2f}"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shards.light_estimation import estimate_lights
-from shards.photometric_stereo import photometric_stereo
+from shards.labelling.light_estimation import estimate_lights
+from shards.labelling.photometric_stereo import photometric_stereo
 
 LIGHTS, HEIGHT, WIDTH, REPEATS = 64, 192, 168, 9
 

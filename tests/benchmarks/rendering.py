@@ -11,7 +11,7 @@ from multiprocessing import get_context
 import torch
 
 from relightx.sample import encode
-from shards.synthetic import HeadJob, render_head, synthetic_jobs
+from shards.rendering.synthetic import HeadJob, render_head, synthetic_jobs
 
 
 def render_and_encode(job: HeadJob) -> int:

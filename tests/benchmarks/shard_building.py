@@ -80,7 +80,7 @@ def limit(root: Path, out: Path, processes: int) -> float:
 
 def build_seconds(root: Path, out: Path, workers: int) -> tuple[float, float, int]:
     """Seconds from the first group done to the last, of the whole, and groups between."""
-    from shards.build import Settings, build
+    from shards.building.build import Settings, build
     from shards.sources.folder import folder
 
     times: list[float] = []
@@ -139,7 +139,7 @@ def _resident(pid: int) -> int:
 
 def build_tiny(groups: int) -> None:
     """Build a set of so many groups of one picture of 8 x 8."""
-    from shards.build import Settings, build
+    from shards.building.build import Settings, build
 
     with tempfile.TemporaryDirectory() as name:
         settings = Settings(shard_bytes=4 * 2**20)

@@ -13,7 +13,7 @@ from relightx.config import config_from_dict, parse_config
 from relightx.index import read_index
 from relightx.portrait import load
 from relightx.quickstart import PHOTO, quickstart, split_shares, training_values
-from shards.cli import build_parser
+from shards.cli import parse
 
 NORMALS_GAIN_DEG = 8.0
 """Least gain over the untrained network. Measured with the fewest steps, 60: 42.0 to 21.6."""
@@ -77,7 +77,7 @@ def test_every_command_of_the_report_is_one_that_the_programs_take(finished):
         if words[0] == "relightx":
             _parser().parse_args(words[1:])
         elif words[0] == "relightx-shards":
-            build_parser().parse_args(words[1:])
+            parse(words[1:])
         else:
             assert words[:3] == ["accelerate", "launch", "--config_file"]
             assert words[4:6] == ["-m", "relightx.train"]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from relightx.color import linear_to_srgb
 from relightx.sample import Portrait, check, decode, encode
-from shards.photometric_stereo import photometric_stereo
+from shards.labelling.photometric_stereo import photometric_stereo
 from shards.sources.multipie import CAMERAS, FLASHES, PUBLISHED, flash_direction, multipie, view
 
 HEIGHT, WIDTH = 24, 32

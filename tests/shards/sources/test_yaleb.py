@@ -10,7 +10,7 @@ from PIL import Image
 
 from relightx.sample import Portrait, check
 from relightx.sh import shade
-from shards.photometric_stereo import photometric_stereo, residual
+from shards.labelling.photometric_stereo import photometric_stereo, residual
 from shards.sources.yaleb import EXPOSURE, MISALIGNED, STRENGTH, is_frontal, light_direction, yaleb
 from shards.splits import file_split
 

@@ -1,0 +1,1 @@
+"""The subcommands of `relightx-shards`: flags, calls and what is printed."""

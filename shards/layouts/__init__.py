@@ -1,0 +1,1 @@
+"""Pieces that sources share: tables, foreign files, frames, lamps."""

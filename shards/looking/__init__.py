@@ -1,0 +1,1 @@
+"""Reading a finished data set to check, count and show it."""
