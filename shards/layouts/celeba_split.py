@@ -1,4 +1,6 @@
-"""CelebA's official partition as a split file: python -m shards.layouts.celeba_split --in ROOT --out FILE
+"""CelebA's official partition as a split file.
+
+    python -m shards.layouts.celeba_split --in ROOT --out FILE
 
 The file lists every subject of the pictures there are, as --split-file of a build wants it. The
 partition goes by picture and a split by person: one whose pictures are in several parts goes to

@@ -178,8 +178,8 @@ def test_a_killed_worker_is_a_clear_error_and_leaves_no_data_set(tmp_path):
     # Planning reads samples in this process, so the killer must not be one of them.
     script = (
         "import sys; sys.path[:0] = {path!r}\n"
-        "import shards.building.plan\n"
-        "shards.building.plan._estimate = lambda groups, recipe: shards.building.plan.Estimate(1e3, 0.1, 1)\n"
+        "from shards.building import plan\n"
+        "plan._estimate = lambda groups, recipe: plan.Estimate(1e3, 0.1, 1)\n"
         "from test_bad_input import one_dies, to_train\n"
         "from shards.building.build import Settings, build\n"
         "if __name__ == '__main__':\n"
