@@ -66,6 +66,8 @@ def here(job: Job) -> Iterator[int]:
         tasks = _noted(job.tasks(), waiting)
         done = stack.enter_context(closing(ordered_map(prepare, tasks, job.workers)))
         open_shards: dict[str, OpenShard] = {}
+        # Of the open ones alone: a million groups' tables do not belong in memory.
+        stack.callback(_abandon, open_shards)
         for prepared in done:
             place, key = waiting.pop(prepared.ordinal)
             shard = open_shards.get(place.split)
@@ -73,12 +75,16 @@ def here(job: Job) -> Iterator[int]:
                 if shard is not None:
                     finished.add(*shard.close())
                 shard = OpenShard(directory, place.split, place.shard)
-                stack.callback(shard.abandon)
                 open_shards[place.split] = shard
             job.leave_out(shard.add(prepared, key, place.subject))
             yield 1
         for shard in open_shards.values():
             finished.add(*shard.close())
+
+
+def _abandon(shards: "dict[str, OpenShard]") -> None:
+    for shard in shards.values():
+        shard.abandon()
 
 
 def one_shard(split: str, number: int, tasks: Iterable[Task], destination: Destination) -> Record:
