@@ -59,6 +59,7 @@ SMALLER = {
     "python tests/benchmarks/shard_building.py --memory": "--memory 20 40",
     "python tests/benchmarks/shard_building.py": "--groups 12 --size 32 --repeats 1",
     "python tests/benchmarks/image_storage.py": "--heads 2 --size 64",
+    "python tests/benchmarks/estimated_lights.py": "--help",
     "python tests/benchmarks/quickstart.py": "--help",
 }
 
