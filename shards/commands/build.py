@@ -148,7 +148,10 @@ def _add_output_flags(group: argparse._ArgumentGroup, needs_out: bool) -> None:
         "--resume", action="store_true", help="go on with a build that was interrupted"
     )
     group.add_argument(
-        "--overwrite", action="store_true", help="replace what --out holds, once the new is whole"
+        "--overwrite",
+        action="store_true",
+        help="replace the data set that --out holds: a directory once the new one is whole; in S3"
+        " its indexes go first, so that nobody reads a mixture",
     )
     group.add_argument("--dry-run", action="store_true", help="plan only, write nothing")
 
