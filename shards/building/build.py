@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,7 +110,11 @@ def build(
     with make_plan(
         find, assign, settings.recipe, settings.shard_bytes, fold_subjects=settings.fold_subjects
     ) as plan:
-        about = about | {"shard_bytes": settings.shard_bytes, "recipe": settings.recipe.record()}
+        about = about | {
+            "relightx": version("relightx"),  # another one may encode otherwise
+            "shard_bytes": settings.shard_bytes,
+            "recipe": settings.recipe.record(),
+        }
         description = about | {"groups": plan.fingerprint}
         about["build"] = hashlib.sha256(
             json.dumps(description, sort_keys=True, default=str).encode()

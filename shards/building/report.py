@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 from relightx.index import Totals
@@ -49,14 +48,13 @@ def report(
 ) -> bytes:
     """The content of build-report.json.
 
-    about: source, options and recipe, as plain values. totals: of each split, empty when the build
+    about: source, options, recipe and version, as plain values. totals: of each split, empty when the build
     failed. complete: False when the build stopped, so that there may be further faults.
     """
     left_out = sorted(faults)
     share = len(left_out) / max(skips.found, 1)
     content = {
         "version": VERSION,
-        "relightx": version("relightx"),
         **about,
         "complete": complete,
         "groups_found": skips.found,
