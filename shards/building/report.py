@@ -48,8 +48,8 @@ def report(
 ) -> bytes:
     """The content of build-report.json.
 
-    about: source, options, recipe and version, as plain values. totals: of each split, empty when the build
-    failed. complete: False when the build stopped, so that there may be further faults.
+    about: source, options, recipe and version, as plain values. totals: of each split, empty when
+    the build failed. complete: False when the build stopped, so that there may be further faults.
     """
     left_out = sorted(faults)
     share = len(left_out) / max(skips.found, 1)
