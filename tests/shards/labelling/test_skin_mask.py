@@ -18,8 +18,8 @@ from relightx.face import (
     moved,
 )
 from relightx.picture import read_picture
-from shards import synthetic
 from shards.labelling.skin_mask import skin_mask
+from shards.rendering import synthetic
 
 SIZE = 256
 PHOTOGRAPH = Path(relightx.__file__).parent / "photos" / "astronaut.jpg"

@@ -29,7 +29,7 @@ def test_there_are_fourteen_environments_of_mean_luminance_one():
 
 
 def test_environments_name_their_source_and_licence():
-    from shards import environments
+    from shards.rendering import environments
 
     content = json.loads(environments._SHIPPED.read_text(encoding="utf-8"))
     assert "Poly Haven" in content["source"]
