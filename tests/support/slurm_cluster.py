@@ -68,14 +68,14 @@ class Slurm:
         return self.run("sbatch", "--parsable", *arguments, cwd=cwd).strip().split(";")[0]
 
     def requeue(self, task: str) -> None:
-        """Take a running task from its node, as preemption does, and let it begin again at once."""
+        """Take a running task from its node, as preemption does, and let it begin again soon."""
         self.run("scontrol", "requeue", task)
         until = time.monotonic() + 60
         while self.states(task.split("_")[0])[task] != "PENDING":
             assert time.monotonic() < until
             time.sleep(0.1)
-        # SLURM itself would wait for two minutes.
-        self.run("scontrol", "update", f"JobId={task}", "StartTime=now")
+        # SLURM itself would wait for two minutes; its node refuses a job in the second of its end.
+        self.run("scontrol", "update", f"JobId={task}", "StartTime=now+4")
 
     def states(self, job: str) -> dict[str, str]:
         """State of each task of a job, by its name such as 12_0."""

@@ -110,7 +110,7 @@ def test_a_job_that_is_preempted_is_requeued_and_goes_on(slurm, captures, tmp_pa
     wait_for(second.exists)
     slurm.requeue(f"{job}_0")
     states = slurm.wait(job)
-    assert set(states.values()) == {"COMPLETED"}, logs(tmp_path)
+    assert set(states.values()) == {"COMPLETED"}, logs(tmp_path) + slurm.logs()
     undisturbed = tmp_path / "undisturbed"
     options = ["--in", large, "--out", undisturbed, "--shard-mb", "0.02"]
     assert relightx_shards("build", "folder", *options).returncode == 0
