@@ -7,15 +7,14 @@ stopped and gone on with.
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from relightx.index import ShardEntry, Totals, index_parts
+from relightx.index import Totals
 from relightx.storage import S3Options
 from shards.building.contents import Contents
 from shards.building.destination import Destination, open_destination
@@ -205,22 +204,6 @@ def _publish(
         destination.clear()
         raise ValueError("no group could be used; nothing was written")
 
-    def entries(wanted: str) -> Iterator[ShardEntry]:
-        for split, number in places:
-            entry = destination.record(split, number).entry if split == wanted else None
-            if entry is not None:
-                yield entry
-
-    with tempfile.TemporaryDirectory(prefix="relightx-index-") as directory:
-        indexes: dict[str, tuple[Path, str]] = {}
-        for split, total in totals.items():
-            file, digest = Path(directory) / f"{split}.json", hashlib.sha256()
-            with open(file, "wb") as stream:
-                for part in index_parts(split, entries(split), total):
-                    stream.write(part)
-                    digest.update(part)
-            indexes[split] = (file, digest.hexdigest())
-        text = report(about, totals, faults, skips)
-        destination.finish(indexes, text, settings.overwrite)
+    destination.finish(totals, report(about, totals, faults, skips), settings.overwrite)
     destination.remove_failed_report()
     return Built(totals, faults)

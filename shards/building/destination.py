@@ -11,6 +11,7 @@ jobs of one build share all this and write different shards.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from relightx.index import NAME, ShardEntry, Totals, parse_shard
+from relightx.index import NAME, ShardEntry, Totals, index_parts, parse_shard
 from relightx.storage import Folder, S3Options, open_folder
 from shards.building.plan import Fault
 from shards.splits import SPLITS
@@ -158,21 +159,33 @@ class Destination:
 
     # -- end ---------------------------------------------------------------------------------
 
-    def finish(self, indexes: dict[str, tuple[Path, str]], report: bytes, overwrite: bool) -> None:
+    def finish(self, totals: dict[str, Totals], report: bytes, overwrite: bool) -> None:
         """Make the data set visible: its report, then its indexes, nothing else left beside.
 
-        indexes: file and sha256 of the index of each split.
+        totals: of each split that has shards; their tables come from the records.
         """
         self.folder.write(REPORT, report)
         if self.out is None:
             self._remove_older_shards()
-        for split, (file, digest) in indexes.items():
-            self.folder.put(f"{split}/{NAME}", file, digest)
+        with tempfile.TemporaryDirectory(prefix="relightx-index-") as directory:
+            for split, total in totals.items():
+                file, digest = Path(directory) / NAME, hashlib.sha256()
+                with open(file, "wb") as stream:
+                    for part in index_parts(split, self._entries(split), total):
+                        stream.write(part)
+                        digest.update(part)
+                self.folder.put(f"{split}/{NAME}", file, digest.hexdigest())
         if self.out is None:
             self._forget()
             return
         shutil.rmtree(self._own(_BUILD))
         publish(Path(self.folder.url), self.out, overwrite)
+
+    def _entries(self, split: str) -> Iterator[ShardEntry]:
+        for number in sorted(number for name, number in self.finished() if name == split):
+            entry = self.record(split, number).entry
+            if entry is not None:
+                yield entry
 
     @contextmanager
     def publishing(self) -> Iterator[bool]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from relightx.index import Index, ShardEntry, Totals, index_parts, totals_of
+from relightx.index import Index, ShardEntry, Totals, totals_of
 from relightx.storage import LocalFolder, S3Options
 from shards.building.destination import Destination, Record, open_destination
 from shards.building.report import Skips, report
@@ -165,7 +165,8 @@ class _Writers:
         self, destination: Destination, target: Target, directory: Path, files: ExitStack
     ) -> None:
         self._destination, self._target = destination, target
-        self._directory, self._files = directory, files
+        self._directory = directory
+        files.callback(self._abandon)
         self._open: dict[str, ShardWriter] = {}
         self._done: dict[str, list[ShardEntry]] = {}
 
@@ -180,7 +181,6 @@ class _Writers:
             place.mkdir(exist_ok=True)
             name = shard_name(len(self._done.setdefault(split, [])))
             self._open[split] = ShardWriter(place / name)
-            self._files.callback(self._open[split].abandon)
         self._open[split].add(packed)
 
     def finish(self, about: dict[str, Any]) -> dict[str, Totals]:
@@ -188,17 +188,13 @@ class _Writers:
         for split in list(self._open):
             self._close(split)
         totals = {split: totals_of(self._done[split]) for split in SPLITS if split in self._done}
-        indexes: dict[str, tuple[Path, str]] = {}
-        for split, total in totals.items():
-            file, digest = self._directory / f"{split}.json", hashlib.sha256()
-            with open(file, "wb") as stream:
-                for part in index_parts(split, self._done[split], total):
-                    stream.write(part)
-                    digest.update(part)
-            indexes[split] = (file, digest.hexdigest())
         skips = Skips(0.0, sum(total.groups for total in totals.values()))
-        self._destination.finish(indexes, report(about, totals, [], skips), self._target.overwrite)
+        self._destination.finish(totals, report(about, totals, [], skips), self._target.overwrite)
         return totals
+
+    def _abandon(self) -> None:
+        for writer in self._open.values():
+            writer.abandon()
 
     def _close(self, split: str) -> None:
         writer = self._open.pop(split)
