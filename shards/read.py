@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from relightx.index import NAME, GroupEntry, Index, parse_index
+from relightx.index import NAME, GroupEntry, Index, read_index
 from relightx.storage import Folder, LocalFolder, open_folder
 from shards.splits import SPLITS
 
@@ -67,14 +67,7 @@ def read_splits(place: Place) -> dict[str, Index]:
 
 def read_split(split: SplitPlace) -> Index:
     """The index of a split; raises ValueError, naming it, when it is missing or broken."""
-    try:
-        data = split.folder.read(NAME)
-    except FileNotFoundError:
-        raise ValueError(
-            f"{split.folder.url}: no {NAME} found; needed is a split made by relightx-shards"
-            " (an interrupted build leaves none)"
-        ) from None
-    return parse_index(data, split.folder.url_of(NAME))
+    return read_index(split.folder)
 
 
 def read_members(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from relightx.index import NAME
+from relightx.index import NAME, TABLE
 from shards.splits import SPLITS
 
 
@@ -75,7 +75,8 @@ def _foreign_file(directory: Path) -> str | None:
             continue
         inside = sorted(entry.iterdir()) if entry.is_dir() and entry.name in SPLITS else [entry]
         for file in inside:
-            if file.name != NAME and not (file.suffix == ".tar" and file.stem[:6] == "shard-"):
+            is_shard = file.suffix == ".tar" and file.stem[:6] == "shard-"
+            if file.name not in (NAME, TABLE) and not is_shard:
                 return str(file.relative_to(directory))
     return None
 

@@ -18,11 +18,18 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from relightx.index import NAME, ShardEntry, Totals, index_parts, parse_shard
+from relightx.index import (
+    NAME,
+    TABLE,
+    ShardEntry,
+    Totals,
+    parse_shard,
+    shard_as_dict,
+    write_index,
+)
 from relightx.storage import Folder, S3Options, open_folder
 from shards.building.plan import Fault
 from shards.splits import SPLITS
@@ -87,7 +94,7 @@ class Destination:
         for name in self.folder.names():
             if name.startswith(f"{_BUILD}/"):
                 continue
-            is_ours = name in (REPORT, NAME) or _is_split_file(name)
+            is_ours = name in (REPORT, NAME, TABLE) or _is_split_file(name)
             if not is_ours:
                 raise ValueError(
                     f"{self.url}: holds {name}, which no build makes; choose another prefix"
@@ -126,7 +133,7 @@ class Destination:
         if file is not None and record.entry is not None:
             self.folder.put(f"{record.split}/{record.entry.name}", file, record.entry.sha256)
         content = {
-            "entry": None if record.entry is None else asdict(record.entry),
+            "entry": None if record.entry is None else shard_as_dict(record.entry),
             "faults": record.faults,
         }
         self.folder.write(_record_name(record.split, record.number), _json(content))
@@ -162,19 +169,21 @@ class Destination:
     def finish(self, totals: dict[str, Totals], report: bytes, overwrite: bool) -> None:
         """Make the data set visible: its report, then its indexes, nothing else left beside.
 
-        totals: of each split that has shards; their tables come from the records.
+        totals: of each split that has shards; their indexes are made of the records.
         """
         self.folder.write(REPORT, report)
         if self.out is None:
             self._remove_older_shards()
-        with tempfile.TemporaryDirectory(prefix="relightx-index-") as directory:
-            for split, total in totals.items():
-                file, digest = Path(directory) / NAME, hashlib.sha256()
-                with open(file, "wb") as stream:
-                    for part in index_parts(split, self._entries(split), total):
-                        stream.write(part)
-                        digest.update(part)
-                self.folder.put(f"{split}/{NAME}", file, digest.hexdigest())
+        directory = self.writing_directory()
+        try:
+            for split in totals:
+                write_index(directory, split, self._entries(split))
+                for file in (directory / TABLE, directory / NAME):
+                    with open(file, "rb") as stream:
+                        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                    self.folder.put(f"{split}/{file.name}", file, digest)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
         if self.out is None:
             self._forget()
             return
@@ -210,7 +219,8 @@ class Destination:
             totals = {split: Totals(**total) for split, total in content["splits"].items()}
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        whole = all(place.size(f"{split}/{NAME}") is not None for split in totals)
+        files = [f"{split}/{name}" for split in totals for name in (TABLE, NAME)]
+        whole = all(place.size(file) is not None for file in files)
         return totals if whole and (self.out is not None or self._begun() is None) else None
 
     def drop_if_empty(self) -> bool:
@@ -263,15 +273,16 @@ class Destination:
         if self.out is not None:
             shutil.rmtree(self.folder.url, ignore_errors=True)
             return
-        for name in list(self.folder.names()):
+        names = list(self.folder.names())
+        for name in sorted(names, key=lambda name: name.endswith(TABLE)):  # after its index
             if name.startswith(f"{_BUILD}/") or _is_split_file(name):
                 self.folder.delete(name)
 
     def _take_down(self) -> None:
         """Make the data set that is replaced invisible before the first shard changes under it."""
-        for name in list(self.folder.names()):
-            if name.endswith(NAME):
-                self.folder.delete(name)
+        names = [name for name in self.folder.names() if name.endswith((NAME, TABLE))]
+        for name in sorted(names, key=lambda name: name.endswith(TABLE)):  # the index goes first
+            self.folder.delete(name)
 
     def _remove_older_shards(self) -> None:
         current = {f"{split}/shard-{number:06d}.tar" for split, number in self.finished()}
@@ -301,7 +312,8 @@ def _record_name(split: str, number: int) -> str:
 
 def _is_split_file(name: str) -> bool:
     parts = name.split("/")
-    is_file = parts[-1] == NAME or (parts[-1].startswith("shard-") and parts[-1].endswith(".tar"))
+    is_shard = parts[-1].startswith("shard-") and parts[-1].endswith(".tar")
+    is_file = is_shard or parts[-1] in (NAME, TABLE)
     return len(parts) == 2 and parts[0] in SPLITS and is_file
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from relightx.index import Index, Totals, totals_of
+from relightx.index import Index, Totals
 from relightx.sample import Portrait, decode, extensions
 from shards.read import Place, SplitPlace, find_splits, read_members, read_split
 from shards.table import size_text, table
@@ -39,15 +39,14 @@ def describe(place: Place) -> str:
     Raises ValueError when the place holds no data set.
     """
     indexes = {split: read_split(split) for split in find_splits(place)}
-    text = totals_table({split.name: totals_of(index.shards) for split, index in indexes.items()})
+    text = totals_table({split.name: index.totals for split, index in indexes.items()})
     for split, index in indexes.items():
         text += f"\n\n{split.name}" + _details(index, _portraits(split, index))
     return text
 
 
 def _details(index: Index, opened: list[Portrait]) -> str:
-    lights = [group.lights for group in index.groups]
-    few, many = min(lights), max(lights)
+    few, many = index.lights.min(), index.lights.max()
     lines = [("lights", f"{few}" if few == many else f"{few} to {many}")]
     lines.append(("pictures", _counted(_picture_kind(p) for p in opened)))
     for name in ("albedo", "normal", "light"):
@@ -57,24 +56,27 @@ def _details(index: Index, opened: list[Portrait]) -> str:
     lines.append(("direction", _counted(directions)))
     for name in ("source", "licence", "crop"):
         lines.append((name, _counted(getattr(p.provenance, name) for p in opened)))
-    if len(opened) < len(index.groups):
-        lines.append(("", f"(pictures to crop: of {len(opened)} of {len(index.groups)} portraits)"))
+    if len(opened) < index.num_groups:
+        lines.append(("", f"(pictures to crop: of {len(opened)} of {index.num_groups} portraits)"))
     return "".join(f"\n  {name:<10} {value}" for name, value in lines)
 
 
 def _portraits(split: SplitPlace, index: Index) -> list[Portrait]:
     """Some portraits, each with its first light and its mask alone."""
-    places = [(shard.name, group) for shard in index.shards for group in shard.groups]
-    step = max(1, -(-len(places) // MAX_READ))
+    step = max(1, -(-index.num_groups // MAX_READ))
+    places = (index.place_of(number) for number in range(0, index.num_groups, step))
     return [
         decode(
             group.key,
             read_members(
-                split.folder, shard, group, extensions(group.members, group.lights, [0], ("mask",))
+                split.folder,
+                shard.name,
+                group,
+                extensions(group.members, group.lights, [0], ("mask",)),
             ),
             [0],
         )
-        for shard, group in places[::step]
+        for shard, group in places
     ]
 
 

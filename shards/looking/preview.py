@@ -74,10 +74,11 @@ def preview(
         if value < 1:
             raise ValueError(f"the number of {name} is {value}; at least 1 needed")
     chosen, index = _choose_split(place, split)
-    groups = sum(len(shard.groups) for shard in index.shards)
-    entries = _entries(index, set(_spread(groups, portraits)))
+    groups = index.num_groups
+    places = (index.place_of(number) for number in _spread(groups, portraits))
+    entries = [(shard.name, group) for shard, group in places]
     title = f"{name_of(place)}, split {index.split}"
-    count = f"{len(entries)} of {groups} portraits, {len(index.subjects)} subjects"
+    count = f"{len(entries)} of {groups} portraits, {index.num_subjects} subjects"
     if out.suffix.lower() == ".png":
         data = _sheet(title, count, chosen, entries, lights, tile_px)
     else:
@@ -140,12 +141,6 @@ def _choose_split(place: Place, split: str | None) -> tuple[SplitPlace, Index]:
         url = folder_at(place).url
         raise ValueError(f"{url}: has no split {name!r}; there are {', '.join(places)}")
     return places[name], read_split(places[name])
-
-
-def _entries(index: Index, numbers: set[int]) -> list[tuple[str, GroupEntry]]:
-    """Shard and entry of the groups of these numbers."""
-    places = ((shard.name, group) for shard in index.shards for group in shard.groups)
-    return [place for number, place in enumerate(places) if number in numbers]
 
 
 def _spread(count: int, wanted: int) -> list[int]:

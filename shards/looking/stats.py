@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 
 from relightx.color import LUMINANCE, from_integer
-from relightx.index import GroupEntry, Index, Totals, totals_of
+from relightx.index import GroupEntry, Index, Totals
 from relightx.sample import Portrait, decode, extensions
 from relightx.sh import dominant_direction
 from relightx.storage import Folder
@@ -138,22 +138,12 @@ def stats(place: Place, samples: int = SAMPLES, workers: int = 1) -> Stats:
         raise ValueError(f"{samples} samples asked; at least 1 needed")
     splits = find_splits(place)
     indexes = {split: read_split(split) for split in splits}
-    every = sum(len(shard.groups) for index in indexes.values() for shard in index.shards)
-    wanted = _spread_over(every, samples)
-    places = (
-        Sample(split.folder, shard.name, group)
-        for split, index in indexes.items()
-        for shard in index.shards
-        for group in shard.groups
-    )
-    chosen = (sample for number, sample in enumerate(places) if number in wanted)
-    seen = list(ordered_map(look, chosen, workers))
-    groups = [group for index in indexes.values() for group in _groups(index)]
+    seen = list(ordered_map(look, _samples(indexes, samples), workers))
     return Stats(
         name=name_of(place),
-        totals={split.name: totals_of(index.shards) for split, index in indexes.items()},
-        lights=_sorted(Counter(group.lights for group in groups)),
-        portraits_per_subject=_sorted(Counter(Counter(group.subject for group in groups).values())),
+        totals={split.name: index.totals for split, index in indexes.items()},
+        lights=_counted(np.concatenate([index.lights for index in indexes.values()])),
+        portraits_per_subject=_per_subject(list(indexes.values())),
         opened=len(seen),
         kinds=_common(one.kind for one in seen),
         sources=_common(one.source for one in seen),
@@ -201,8 +191,25 @@ def _spread_over(count: int, wanted: int) -> set[int]:
     return set(np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist())
 
 
-def _groups(index: Index) -> Iterator[GroupEntry]:
-    return (group for shard in index.shards for group in shard.groups)
+def _samples(indexes: dict[SplitPlace, Index], most: int) -> Iterator[Sample]:
+    """Portraits spread over all splits."""
+    every, first = sum(index.num_groups for index in indexes.values()), 0
+    wanted = sorted(_spread_over(every, most))
+    for split, index in indexes.items():
+        for number in wanted:
+            if 0 <= number - first < index.num_groups:
+                shard, group = index.place_of(number - first)
+                yield Sample(split.folder, shard.name, group)
+        first += index.num_groups
+
+
+def _per_subject(indexes: list[Index]) -> dict[int, int]:
+    """Portraits of a subject, in whichever splits they are -> subjects."""
+    portraits: Counter[str] = Counter()
+    for index in indexes:
+        counts = np.bincount(index.subject_of, minlength=index.num_subjects).tolist()
+        portraits.update(dict(zip(index.subjects, counts, strict=True)))
+    return _sorted(Counter(portraits.values()))
 
 
 def _brightness(pixels: np.ndarray, transfer: str) -> float:
@@ -246,6 +253,11 @@ def _present(held: bool) -> str:
 def _common(values: Iterable[str]) -> dict[str, int]:
     """Counts, the commonest first."""
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _counted(values: np.ndarray) -> dict[int, int]:
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def _sorted(counts: Mapping[int, int]) -> dict[int, int]:

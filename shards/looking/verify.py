@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from relightx.index import NAME, Index
+from relightx.index import NAME, TABLE, Index
 from shards.looking.agreement import Agreements, SourceAgreement
 from shards.looking.duplicates import Held, Pictures
 from shards.looking.shard_check import BROKEN, Fault, Findings, ShardJob, check_shard
@@ -107,7 +107,7 @@ def verify(
         splits=tuple(indexes),
         shards=len(jobs),
         groups=num_groups,
-        images=sum(group.lights for job in jobs for group in job.entry.groups),
+        images=sum(index.totals.images for index in indexes.values()),
         bytes=sum(job.entry.bytes for job in jobs),
         faults=tuple(faults.first),
         num_faults=faults.count,
@@ -136,9 +136,16 @@ def _read_indexes(places: list[SplitPlace], faults: _Kept) -> dict[str, Index]:
     indexes: dict[str, Index] = {}
     for place in places:
         try:
-            indexes[place.name] = read_split(place)
+            index = read_split(place)
         except BROKEN as error:
             faults.extend([Fault(f"{place.name}/{NAME}", "", "", str(error))])
+            continue
+        try:
+            index.check_table()
+        except ValueError as error:
+            faults.extend([Fault(f"{place.name}/{TABLE}", "", "", str(error))])
+            continue
+        indexes[place.name] = index
     return indexes
 
 
@@ -155,7 +162,7 @@ def _foreign_files(places: list[SplitPlace], indexes: dict[str, Index]) -> Itera
     for place in places:
         if place.name not in indexes:
             continue
-        known = {NAME, *(shard.name for shard in indexes[place.name].shards)}
+        known = {NAME, TABLE, *(shard.name for shard in indexes[place.name].shards)}
         for name in place.folder.names():
             if name not in known:
                 yield Fault(f"{place.name}/{name}", "", "", f"is not in the {NAME}")
