@@ -155,9 +155,18 @@ def training_batches(
         raise ValueError("data.train is empty; name at least one directory of training shards")
     indexes = [read_index(path) for path in config.train]
     portraits = TrainingPortraits(indexes, config)
-    order = TrainingOrder(portraits.reader.groups_per_shard, config.seed, config.window)
+    order = TrainingOrder(
+        [index.groups_per_shard for index in indexes], seed=config.seed, window=config.window
+    )
     batches = RankBatches(
-        order, config.batch_size, start_step, stop_step, rank, num_ranks, num_micro
+        order,
+        config.batch_size,
+        start_step,
+        stop_step,
+        rank,
+        num_ranks,
+        num_micro,
+        first_row=start_step * config.batch_size,
     )
     return DataLoader(
         portraits,
