@@ -11,7 +11,7 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,7 +117,7 @@ def map_columns(handle: int, name: str, size: int) -> Columns:
     return Columns(name, data, column)
 
 
-def _parts(lengths: dict[str, int], columns: Mapping[str, np.ndarray]) -> "Any":
+def _parts(lengths: dict[str, int], columns: Mapping[str, np.ndarray]) -> Iterator[bytes]:
     """The bytes of the file: the head, then the columns in pieces."""
     yield _head(lengths)
     for name in COLUMNS:

@@ -29,7 +29,11 @@ class ShardEntry:
     name: str
     bytes: int
     sha256: str
-    groups: Sequence[GroupEntry]
+    groups: Sequence
+    """Its portraits, each a `GroupEntry`; of an index that was read, made when they are asked for.
+
+    What they are is not in the annotation, since to check that would read one.
+    """
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def totals_of(shards: Sequence[ShardEntry]) -> Totals:
     )
 
 
-def checked_shard_name(name: str) -> str:
+def checked_shard_name(name: Any) -> str:
     """The name itself; ValueError for one that is not a file's beside its index."""
     if not isinstance(name, str):
         raise ValueError(f"shard name {name!r} is no text")

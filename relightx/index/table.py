@@ -6,7 +6,7 @@ place of the first and the sizes of all say where each of them is.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -180,8 +180,8 @@ class GroupTable:
         return ValueError(f"{self.name}: damaged: {what}; copy it again or rebuild the shards")
 
 
-class Groups(Sequence[GroupEntry]):
-    """Some portraits of a table, which are made when they are asked for.
+class Groups(Sequence):  # not of GroupEntry: a type check would read one
+    """Some portraits of a table, each a `GroupEntry` that is made when it is asked for.
 
     Pickles as a tuple of them all: what goes to another process is some shards' (an `Index` finds
     its table again instead).
@@ -195,7 +195,7 @@ class Groups(Sequence[GroupEntry]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, place: int | slice) -> Any:
+    def __getitem__(self, place: SupportsIndex | slice) -> Any:
         if isinstance(place, slice):
             return Groups(self._table, self._rows[place])
         return self._table.group(self._rows[place])
