@@ -21,7 +21,7 @@ from relightx.sh import dominant_direction
 from relightx.storage import Folder
 from shards.looking.listing import totals_table
 from shards.parallel import ordered_map
-from shards.read import Place, find_splits, name_of, read_members, read_split
+from shards.read import Place, SplitPlace, find_splits, name_of, read_members, read_split
 
 SAMPLES = 400
 """Portraits of a data set that are opened."""

@@ -83,6 +83,37 @@ def test_a_set_is_replaced_when_asked_and_nothing_of_the_old_one_stays(s3, on_di
     assert contents(open_folder(url, s3.options())) == on_disk
 
 
+def test_an_index_appears_after_its_table_and_goes_before_it(s3, fault_proxy):
+    url, options = s3.new_url(), s3.options(endpoint_url=fault_proxy.endpoint)
+    build(groups, url, HALF, settings(s3))
+    build(groups, url, HALF, Settings(shard_bytes=SMALL, storage=options, overwrite=True))
+    names = ("index.json", "groups.safetensors")
+    order = {
+        split: [
+            (method, name)
+            for method, path in fault_proxy.requests
+            for name in names
+            if method in ("PUT", "DELETE") and path.partition("?")[0].endswith(f"{split}/{name}")
+        ]
+        for split in ("train", "val", "test")
+    }
+    index, table = names
+    wanted = [("DELETE", index), ("DELETE", table), ("PUT", table), ("PUT", index)]
+    assert order == dict.fromkeys(order, wanted)
+
+
+def test_what_a_stopped_build_left_is_thrown_away_with_its_tables(s3, on_disk):
+    url = s3.new_url()
+    build(groups, url, HALF, settings(s3))
+    folder = open_folder(url, s3.options())
+    for split in ("train", "val", "test"):
+        folder.delete(f"{split}/index.json")  # as when it is killed before it wrote the first
+    folder.write(".build/plan.json", b"{}")
+    build(partial(groups, 4), url, lambda _: "val", settings(s3, overwrite=True))
+    held = {name.partition("/")[0] for name in folder.names()}
+    assert held == {"val", "build-report.json"}
+
+
 def test_a_prefix_with_something_else_is_refused_and_left_alone(s3):
     folder = s3.new_folder()
     folder.write("thesis.txt", b"mine")

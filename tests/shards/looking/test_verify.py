@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from index_edit import change_columns, change_contents, change_shards
 
-from relightx.index import ShardEntry, read_index, write_index
+from relightx.index import read_index
 from relightx.sample import encode, without_labels
 from shards.looking.verify import verify
 from shards.splits import hash_split
@@ -27,13 +28,12 @@ def first_shard(dataset):
 
 def rewrite_index(split):
     """Give the index of a split the sizes and hashes that its shards now have."""
-    index = read_index(split)
-    shards = []
-    for shard in index.shards:
+
+    def now(shard):
         data = (split / shard.name).read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        shards.append(ShardEntry(shard.name, len(data), digest, shard.groups))
-    write_index(split, index.split, shards)
+        return replace(shard, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    change_shards(split, now)
 
 
 def packed_with(portrait, **members):
@@ -120,20 +120,44 @@ def test_a_broken_index_is_found(dataset, text):
     assert any(fault.shard == "val/index.json" for fault in verify(dataset).faults)
 
 
+def test_a_damaged_table_is_found(dataset):
+    table = dataset / "val" / "groups.safetensors"
+    data = table.read_bytes()
+    table.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    (fault,) = verify(dataset).faults
+    assert fault.shard == "val/groups.safetensors" and "its sha256 is" in fault.message
+    table.write_bytes(data[:-1])
+    (fault,) = verify(dataset).faults
+    assert "groups.safetensors: has" in fault.message
+    table.unlink()
+    (fault,) = verify(dataset).faults
+    assert "groups.safetensors: is missing" in fault.message
+
+
+def test_a_table_with_a_row_that_cannot_be_is_found(dataset):
+    def change(columns):
+        columns["subject"][-1] = 99
+
+    change_columns(dataset / "val", change)
+    (fault,) = verify(dataset).faults
+    assert fault.shard == "val/groups.safetensors" and "subject 99 of" in fault.message
+
+
 def test_a_wrong_offset_is_found(dataset):
-    file = dataset / "train" / "index.json"
-    content = json.loads(file.read_text())
-    content["shards"][0]["groups"][0]["members"]["light001.png"][0] += 512
-    file.write_text(json.dumps(content))
+    def change(columns):
+        columns["offset"][0] += 512
+
+    change_columns(dataset / "train", change)
     faults = verify(dataset).faults
     assert any(fault.member == "light001.png" for fault in faults)
 
 
 def test_a_light_that_the_index_lacks_is_found(dataset):
-    file = dataset / "train" / "index.json"
-    content = json.loads(file.read_text())
-    del content["shards"][0]["groups"][0]["members"]["light002.png"]
-    file.write_text(json.dumps(content))
+    def change(content):
+        (layout,) = content["layouts"]
+        layout[layout.index("light002.png")] = "light003.png"
+
+    change_contents(dataset / "train", change)
     faults = verify(dataset).faults
     assert any(
         fault.member == "light002.png" and "has 3 lights" in fault.message for fault in faults
