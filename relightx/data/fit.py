@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
-from relightx.sample import Portrait
+from relightx.color import from_integer
+from relightx.sample import Portrait, unit
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,14 @@ class Views:
 
 def fit(portrait: Portrait, size: int) -> Views:
     """All of a portrait's arrays on a square of `size` pixels."""
-    image = portrait.linear_image()
-    mask = portrait.mask if portrait.mask is not None else np.ones(image.shape[1:3], bool)
     normal = confidence = None
     if portrait.normal is not None:
-        normal = unit(letterbox(portrait.normal.astype(np.float32), size))
+        normal = unit(letterbox(portrait.normal, size))
     if portrait.confidence is not None:
-        confidence = letterbox(portrait.confidence.astype(np.float32), size)
+        confidence = letterbox(portrait.confidence, size)
     return Views(
-        image=np.stack([letterbox(picture, size) for picture in image]),
-        mask=letterbox(mask.astype(np.float32), size) > 0.5,
+        image=_images(portrait, size),
+        mask=_mask(portrait, size),
         albedo=None if portrait.albedo is None else letterbox(portrait.albedo, size),
         normal=normal,
         confidence=confidence,
@@ -58,15 +57,34 @@ def fit(portrait: Portrait, size: int) -> Views:
     )
 
 
+def _images(portrait: Portrait, size: int) -> Float[np.ndarray, "lights {size} {size} 3"]:
+    """The images in linear RGB; gray is repeated once it is small."""
+    linear = from_integer(portrait.image, portrait.provenance.transfer)
+    if linear.shape[3] == 1:
+        pictures = (letterbox(picture[..., 0], size) for picture in linear)
+        return np.stack([cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) for picture in pictures])
+    if linear.shape[1:3] == (size, size):
+        return linear
+    return np.stack([letterbox(picture, size) for picture in linear])
+
+
+def _mask(portrait: Portrait, size: int) -> Bool[np.ndarray, "{size} {size}"]:
+    shape = portrait.image.shape[1:3]
+    mask = np.ones(shape, bool) if portrait.mask is None else portrait.mask
+    return mask if shape == (size, size) else letterbox(mask, size) > 0.5
+
+
 def letterbox(
-    values: Float[np.ndarray, "height width *channels"], size: int
+    values: Shaped[np.ndarray, "height width *channels"], size: int
 ) -> Float[np.ndarray, "{size} {size} *channels"]:
-    """Scale until the longer side is `size`, centre, fill with zeros."""
+    """Scale until the longer side is `size`, centre, fill with zeros; float32."""
     height, width = values.shape[:2]
     if (height, width) == (size, size):
         return np.ascontiguousarray(values, np.float32)
     rows, columns = _inside(height, width, size)
     inner = (rows.stop - rows.start, columns.stop - columns.start)
+    if inner == (size, size):
+        return _resized(values, inner)
     square = np.zeros((size, size, *values.shape[2:]), np.float32)
     square[rows, columns] = _resized(values, inner)
     return square
@@ -89,13 +107,7 @@ def _inside(height: int, width: int, size: int) -> tuple[slice, slice]:
 
 
 def _resized(
-    values: Float[np.ndarray, "height width *channels"], shape: tuple[int, int]
+    values: Shaped[np.ndarray, "height width *channels"], shape: tuple[int, int]
 ) -> Float[np.ndarray, "height2 width2 *channels"]:
     way = cv2.INTER_AREA if max(shape) < max(values.shape[:2]) else cv2.INTER_LINEAR
     return cv2.resize(np.ascontiguousarray(values, np.float32), shape[::-1], interpolation=way)
-
-
-def unit(normal: Float[np.ndarray, "*shape 3"]) -> Float[np.ndarray, "*shape 3"]:
-    """Vectors of length 1; a zero vector stays zero."""
-    length = np.linalg.norm(normal, axis=-1, keepdims=True)
-    return (normal / np.maximum(length, 1e-6)).astype(np.float32)

@@ -58,6 +58,20 @@ def test_stored_integers_are_read_by_the_formula(dtype, top):
     np.testing.assert_allclose(from_integer(stored, "linear"), stored / top, atol=1e-7)
 
 
+@pytest.mark.parametrize("transfer", ["srgb", "linear"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_stored_integers_become_the_nearest_floats_in_any_shape_and_layout(dtype, transfer):
+    top = np.iinfo(dtype).max
+    values = np.arange(top + 1) / top
+    nearest = (srgb_to_linear(values) if transfer == "srgb" else values).astype(np.float32)
+    every = np.arange(top + 1).astype(dtype)
+    square = every.reshape(-1, 16, 4)
+    for stored in (every, square, square[::-1, :, ::2], square.T, every[:0]):
+        found = from_integer(stored, transfer)
+        assert found.shape == stored.shape
+        np.testing.assert_array_equal(found, nearest[stored])
+
+
 def test_eight_bits_survive_the_way_to_linear_and_back():
     stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
     np.testing.assert_array_equal(to_srgb8(from_integer(stored, "srgb")), stored)

@@ -81,6 +81,29 @@ def test_some_lights_keep_their_own_coefficients(portrait):
     assert chosen.albedo is views.albedo
 
 
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (48, 48), (30, 24), (50, 70)])
+def test_gray_images_are_those_of_three_equal_channels(portrait, height, width):
+    gray = np.random.default_rng(0).integers(0, 256, (3, height, width, 1), np.uint8)
+    bare = replace(portrait, image=gray, albedo=None, normal=None, mask=None)
+    repeated = replace(bare, image=np.repeat(gray, 3, axis=3))
+    views = fit(bare, 24)
+    assert (views.image == views.image[..., :1]).all()
+    # Halving sums four pixels in another order: the last bit of a float.
+    np.testing.assert_allclose(views.image, fit(repeated, 24).image, atol=2**-23)
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (9, 7, 3), (2, 4, 6, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_unit_is_the_norm_of_numpy_bit_by_bit(shape, dtype):
+    vectors = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    vectors.flat[:2] = 0
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    expected = (vectors / np.maximum(length, 1e-6)).astype(np.float32)
+    found = unit(vectors)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_unit_keeps_directions_and_zero():
     vectors = np.float32([[0, 0, 0], [0, 3, 4], [-2, 0, 0]])
     np.testing.assert_allclose(unit(vectors), [[0, 0, 0], [0, 0.6, 0.8], [-1, 0, 0]], atol=1e-6)
