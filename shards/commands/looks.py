@@ -9,7 +9,6 @@ from shards.commands.build import at_least_one
 from shards.commands.storage import add_storage_flags, storage_options
 from shards.parallel import one_thread
 from shards.progress import progress_of
-from shards.read import find_splits
 
 
 def add_looks(commands: "argparse._SubParsersAction") -> None:
@@ -35,6 +34,7 @@ def add_reader(
 def opened(args: argparse.Namespace) -> Any:
     """The folder of the data set; refuses what is none before the wait for heavy libraries."""
     from relightx.storage import open_folder
+    from shards.read import find_splits  # numpy, before which `one_thread` is to be called
 
     folder = open_folder(args.place, storage_options(args))
     find_splits(folder)
@@ -91,8 +91,8 @@ def _add_preview(commands: "argparse._SubParsersAction") -> None:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Print the faults of a data set; 1 when there are any."""
-    folder = opened(args)
     one_thread()  # a checker multiplies small matrices, where several threads only wait
+    folder = opened(args)
     from shards.looking.verify import verify  # heavy
 
     with progress_of("checked", None) as progress:
@@ -112,8 +112,8 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_stats(args: argparse.Namespace) -> int:
     """Print the numbers of a data set, and draw them."""
-    folder = opened(args)
     one_thread()
+    folder = opened(args)
     from shards.looking.stats import stats  # heavy, as the next
     from shards.looking.stats_chart import draw
 
