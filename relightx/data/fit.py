@@ -110,4 +110,6 @@ def _resized(
     values: Shaped[np.ndarray, "height width *channels"], shape: tuple[int, int]
 ) -> Float[np.ndarray, "height2 width2 *channels"]:
     way = cv2.INTER_AREA if max(shape) < max(values.shape[:2]) else cv2.INTER_LINEAR
+    if values.shape[:2] == (2 * shape[0], 2 * shape[1]):
+        way = cv2.INTER_LINEAR  # the mean of four pixels too, in a third of the time
     return cv2.resize(np.ascontiguousarray(values, np.float32), shape[::-1], interpolation=way)

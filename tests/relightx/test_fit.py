@@ -88,8 +88,13 @@ def test_gray_images_are_those_of_three_equal_channels(portrait, height, width):
     repeated = replace(bare, image=np.repeat(gray, 3, axis=3))
     views = fit(bare, 24)
     assert (views.image == views.image[..., :1]).all()
-    # Halving sums four pixels in another order: the last bit of a float.
-    np.testing.assert_allclose(views.image, fit(repeated, 24).image, atol=2**-23)
+    np.testing.assert_array_equal(views.image, fit(repeated, 24).image)
+
+
+def test_a_picture_twice_as_large_is_averaged_over_each_four_pixels():
+    picture = np.random.default_rng(0).random((48, 36, 3)).astype(np.float32)
+    mean = picture.reshape(24, 2, 18, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(letterbox(picture, 24)[:, 3:21], mean, atol=2**-22)
 
 
 @pytest.mark.parametrize("shape", [(3,), (5, 3), (9, 7, 3), (2, 4, 6, 3)])
