@@ -8,10 +8,25 @@ fails for a cause that passes is tried again, what will not pass is said at once
 import re
 from pathlib import Path
 
-from relightx.storage.folder import Folder, S3Options, WrongBytes, checked_name, saying_full
+from relightx.storage.folder import (
+    Folder,
+    S3Options,
+    WrongBytes,
+    checked_name,
+    is_partial,
+    saying_full,
+)
 from relightx.storage.local import LocalFolder
 
-__all__ = ["Folder", "LocalFolder", "S3Options", "WrongBytes", "open_folder", "saying_full"]
+__all__ = [
+    "Folder",
+    "LocalFolder",
+    "S3Options",
+    "WrongBytes",
+    "is_partial",
+    "open_folder",
+    "saying_full",
+]
 
 # Two letters at least, so that nobody's drive letter is one.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
