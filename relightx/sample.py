@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Integer
 
 from relightx.codec import decode_picture, encode_jpeg, encode_png
 from relightx.color import TRANSFERS, from_integer
+from relightx.metatext import light_record, split_meta
 
 VERSION = 1
 LABELS = ("real", "pseudo", "absent")
@@ -35,6 +36,14 @@ MAPS = ("albedo", "normal", "mask", "confidence")
 MAX_LIGHTS = 1000
 MAX_SIDE_PX = 8192
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class BrokenMember(ValueError):
+    """A member that is missing or cannot be what it should; `extension` says which."""
+
+    def __init__(self, key: str, extension: str, fault: object) -> None:
+        super().__init__(f"portrait {key!r}: {extension} {fault}")
+        self.extension = extension
 
 
 @dataclass(frozen=True)
@@ -177,14 +186,8 @@ def decode(key: str, members: dict[str, bytes], lights: list[int] | None = None)
 
     Raises ValueError naming the key and the member that is missing, broken or of another size.
     """
-    meta = _parse_meta(key, members)
-    chosen = list(range(len(meta.light_name))) if lights is None else lights
-    outside = [index for index in chosen if not 0 <= index < len(meta.light_name)]
-    if outside or not chosen:
-        raise ValueError(
-            f"portrait {key!r} has {len(meta.light_name)} lights, asked for are {chosen}"
-        )
-    size = meta.size
+    meta = _parse_meta(key, members, lights)
+    chosen, size = meta.chosen, meta.size
     image = np.stack([_picture(key, members, light_member(members, i), size) for i in chosen])
     albedo = normal = mask = confidence = None
     if "albedo.png" in members:
@@ -200,14 +203,14 @@ def decode(key: str, members: dict[str, bytes], lights: list[int] | None = None)
         key=key,
         subject=meta.subject,
         image=image,
-        light_name=tuple(meta.light_name[i] for i in chosen),
+        light_name=meta.light_name,
         provenance=meta.provenance,
         albedo=albedo,
         normal=normal,
         mask=mask,
         confidence=confidence,
-        sh=None if meta.sh is None else meta.sh[chosen],
-        direction=None if meta.direction is None else meta.direction[chosen],
+        sh=meta.sh,
+        direction=meta.direction,
     )
 
 
@@ -273,39 +276,46 @@ def _meta(portrait: Portrait) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Meta:
-    """What meta.json holds, for all lights."""
+    """What meta.json holds of the chosen lights."""
 
     subject: str
     size: tuple[int, int]
-    light_name: list[str]
+    chosen: list[int]
+    light_name: tuple[str, ...]
     sh: np.ndarray | None
     direction: np.ndarray | None
     provenance: Provenance
 
 
-def _parse_meta(key: str, members: dict[str, bytes]) -> _Meta:
+def _parse_meta(key: str, members: dict[str, bytes], lights: list[int] | None) -> _Meta:
     if "meta.json" not in members:
         raise ValueError(f"portrait {key!r}: member meta.json is missing")
     try:
-        meta = json.loads(members["meta.json"])
+        meta, records = split_meta(members["meta.json"])
         version = meta["version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"portrait {key!r}: meta.json cannot be read: {error!r}") from None
+        raise BrokenMember(key, "meta.json", f"cannot be read: {error!r}") from None
     if version != VERSION:
         raise ValueError(
             f"portrait {key!r}: format version {version}, this program reads {VERSION}"
         )
+    chosen = list(range(len(records))) if lights is None else lights
+    outside = [index for index in chosen if not 0 <= index < len(records)]
+    if outside or not chosen:
+        raise ValueError(f"portrait {key!r} has {len(records)} lights, asked for are {chosen}")
     try:
+        wanted = [light_record(records[index]) for index in chosen]
         return _Meta(
             subject=meta["subject"],
             size=(meta["height"], meta["width"]),
-            light_name=[light["name"] for light in meta["lights"]],
-            sh=_light_array(meta["lights"], "sh", (3, 9)),
-            direction=_light_array(meta["lights"], "direction", (3,)),
+            chosen=chosen,
+            light_name=tuple(light["name"] for light in wanted),
+            sh=_light_array(wanted, "sh", (3, 9)),
+            direction=_light_array(wanted, "direction", (3,)),
             provenance=_provenance(meta["provenance"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"portrait {key!r}: meta.json cannot be used: {error!r}") from None
+        raise BrokenMember(key, "meta.json", f"cannot be used: {error!r}") from None
 
 
 def _provenance(record: dict[str, Any]) -> Provenance:
@@ -353,10 +363,8 @@ def _label(
     """A 16-bit RGB picture as numbers in [0, 1]."""
     pixels = _picture(key, members, extension, size)
     if pixels.dtype != np.uint16 or pixels.shape[2] != 3:
-        raise ValueError(
-            f"portrait {key!r}: {extension} is {pixels.dtype} with {pixels.shape[2]} channels;"
-            " 16-bit RGB needed"
-        )
+        fault = f"is {pixels.dtype} with {pixels.shape[2]} channels; 16-bit RGB needed"
+        raise BrokenMember(key, extension, fault)
     return from_integer(pixels, "linear")
 
 
@@ -368,4 +376,4 @@ def _picture(
     try:
         return decode_picture(members[extension], size)
     except ValueError as error:
-        raise ValueError(f"portrait {key!r}: {extension} {error}") from None
+        raise BrokenMember(key, extension, error) from None
