@@ -8,6 +8,8 @@ that may pass, wrong bytes included, until the deadline.
 import base64
 import hashlib
 import os
+import random
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -17,16 +19,20 @@ from boto3.session import Session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.session import Session as CoreSession
+from botocore.session import get_session
 from s3transfer.manager import TransferManager
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from relightx.storage.causes import FOREIGN, UNREACHABLE, code_of, explained, missing_bucket, passes
 from relightx.storage.folder import S3Options, WrongBytes
+from relightx.storage.ranges import RangeRequests
 
 PART_BYTES = 8 << 20
 """Files from this size on travel in parts of it."""
 _CONCURRENT_PARTS = 8
 _CHUNK = 1 << 20
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 20.0
 _ATTEMPTS = 6  # of one request in botocore, a second or two; of one part of a download
 
 Result = TypeVar("Result")
@@ -43,7 +49,8 @@ class Connection:
         self.retries = 0
         self._answered = False
         self._buckets: set[str] = set()
-        self.client = _client(options)
+        session, self.client = _client(options)
+        self._ranges = RangeRequests(self.client, session, options)
         events = self.client.meta.events
         events.register("needs-retry.s3", self._note_attempt)
         events.register("after-call.s3.GetObject", self._watch_body)
@@ -68,7 +75,7 @@ class Connection:
         """Do it, and again while it fails for causes that pass; OSError, saying why, otherwise."""
         retrying = Retrying(
             retry=retry_if_exception(self._may_pass),
-            wait=wait_random_exponential(multiplier=0.2, max=20),
+            wait=wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S),
             stop=_Patience(self.options.deadline_s),
             before_sleep=self._note_retry,
             reraise=True,
@@ -78,6 +85,28 @@ class Connection:
         except FOREIGN as error:
             tries = retrying.statistics["attempt_number"]
             raise explained(error, url, self.endpoint, tries) from None
+
+    def read_range(self, url: str, place: dict[str, str], start: int, size: int) -> bytes | None:
+        """`size` bytes of a file from `start` on; None when the client should be asked instead.
+
+        Fails at the deadline, counted from now, since a range is soon read. url: for messages.
+        """
+        until, tries = time.monotonic() + self.options.deadline_s, 0
+        while True:
+            tries += 1
+            try:
+                data = self._ranges.ask(place, start, size)
+                self._answered = True
+                return data
+            except FOREIGN as error:
+                self._answered |= isinstance(error, ClientError)
+                if not self._may_pass(error):
+                    return None
+                pause = random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries))
+                if time.monotonic() + pause + self._ranges.silence_s > until:
+                    raise explained(error, url, self.endpoint, tries) from None
+            self._note_retry()
+            time.sleep(pause)
 
     def find_bucket(self, url: str, bucket: str) -> None:
         """Raise OSError when there is no such bucket.
@@ -132,7 +161,7 @@ def connection_of_process(options: S3Options, _pid: int) -> Connection:
     return Connection(options)
 
 
-def _client(options: S3Options) -> Any:
+def _client(options: S3Options) -> tuple[CoreSession, Any]:
     address = options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
     address = address or os.environ.get("AWS_ENDPOINT_URL")
     silence = min(60.0, max(2.0, options.deadline_s / 4))
@@ -147,8 +176,11 @@ def _client(options: S3Options) -> Any:
         s3={"addressing_style": "path"} if address else None,
     )
     try:
-        session = Session(profile_name=options.profile, region_name=options.region)
-        return session.client("s3", endpoint_url=options.endpoint_url, config=config)
+        core = get_session()
+        session = Session(
+            profile_name=options.profile, region_name=options.region, botocore_session=core
+        )
+        return core, session.client("s3", endpoint_url=options.endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
         raise ValueError(
             f"S3: {error}; check the profile, the region and the endpoint's URL"
