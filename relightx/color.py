@@ -52,7 +52,9 @@ def from_integer(stored: np.ndarray, transfer: str) -> np.ndarray:
     if transfer not in TRANSFERS:
         raise ValueError(f"transfer function {transfer!r} is unknown; 'srgb' or 'linear' needed")
     if stored.dtype == np.uint16 and transfer == "linear":
-        return stored / np.float32(65535)
+        linear = stored.astype(np.float32)
+        linear /= np.float32(65535)
+        return linear
     table = _linear_table(stored.dtype.name, transfer)
     if stored.dtype == np.uint16 or not stored.size:
         return table.take(stored)

@@ -42,16 +42,14 @@ class Views:
 
 def fit(portrait: Portrait, size: int) -> Views:
     """All of a portrait's arrays on a square of `size` pixels."""
-    normal = confidence = None
-    if portrait.normal is not None:
-        normal = unit(letterbox(portrait.normal, size))
+    confidence = None
     if portrait.confidence is not None:
         confidence = letterbox(portrait.confidence, size)
     return Views(
         image=_images(portrait, size),
         mask=_mask(portrait, size),
         albedo=None if portrait.albedo is None else letterbox(portrait.albedo, size),
-        normal=normal,
+        normal=None if portrait.normal is None else _normal(portrait.normal, size),
         confidence=confidence,
         sh=None if portrait.sh is None else portrait.sh.astype(np.float32),
     )
@@ -66,6 +64,14 @@ def _images(portrait: Portrait, size: int) -> Float[np.ndarray, "lights {size} {
     if linear.shape[1:3] == (size, size):
         return linear
     return np.stack([letterbox(picture, size) for picture in linear])
+
+
+def _normal(
+    normal: Float[np.ndarray, "height width 3"], size: int
+) -> Float[np.ndarray, "{size} {size} 3"]:
+    """A portrait's are unit already: only averaged ones are made so again."""
+    square = letterbox(normal, size)
+    return square if normal.shape[:2] == (size, size) else unit(square)
 
 
 def _mask(portrait: Portrait, size: int) -> Bool[np.ndarray, "{size} {size}"]:
