@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 PROG = "relightx"
 
@@ -18,6 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
         from relightx.train import main as train
 
         return train(arguments[1:], prog=f"{PROG} train")
+    if arguments[:1] == ["bench-data"]:  # likewise
+        from relightx.benchdata import main as bench_data
+
+        return bench_data(arguments[1:], prog=f"{PROG} bench-data")
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -46,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
         _never,
         "train on shards (as accelerate launch -m relightx.train does)",
         "All options are keys of the config: see relightx train --help.",
+    )
+    _add(
+        commands,
+        "bench-data",
+        _never,
+        "how fast the batches of a training configuration come",
+        "All options are train's, and a few: see relightx bench-data --help.",
     )
     _add_evaluate(commands)
     _add_decompose(commands)
@@ -139,13 +151,11 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--data",
         required=True,
-        type=Path,
         metavar="DIR",
-        help="split to score, a directory with index.json",
+        help="split to score, a directory or s3:// URL with index.json",
     )
     parser.add_argument(
         "--baselines",
-        type=Path,
         metavar="DIR",
         help="training split: also score its mean face and a gain-matched copy of the input",
     )
@@ -164,6 +174,14 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="also write the numbers, each portrait's too, as JSON",
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes that read (default: none but this one)",
+    )
+    _add_storage_flags(parser)
 
 
 def _add_decompose(commands: argparse._SubParsersAction) -> None:
@@ -225,9 +243,8 @@ def _add_pseudolabel(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--data",
         required=True,
-        type=Path,
         metavar="DIR",
-        help="split to label, a directory with index.json",
+        help="split to label, a directory or s3:// URL with index.json",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="new or empty directory"
@@ -242,6 +259,7 @@ def _add_pseudolabel(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="processes that read, and threads that write (default: %(default)s)",
     )
+    _add_storage_flags(parser)
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -273,8 +291,25 @@ def _add_model_and_photo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photo", type=Path, metavar="PHOTO", help="a portrait (sRGB)")
 
 
+def _add_storage_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--endpoint-url", metavar="URL", help="of a storage that is not AWS's (MinIO, Ceph, ...)"
+    )
+    parser.add_argument("--profile", metavar="NAME", help="of the AWS configuration files")
+    parser.add_argument("--region", metavar="NAME", help="of the bucket")
+    parser.add_argument(
+        "--unsigned", action="store_true", help="read a public bucket without credentials"
+    )
+
+
+def _storage_options(options: argparse.Namespace) -> Any:
+    from relightx.storage import S3Options
+
+    return S3Options(options.endpoint_url, options.profile, options.region, options.unsigned)
+
+
 def _never(_options: argparse.Namespace) -> int:
-    raise AssertionError("train is dispatched before parsing")
+    raise AssertionError("train and bench-data are dispatched before parsing")
 
 
 def _quickstart(options: argparse.Namespace) -> int:
@@ -305,6 +340,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         baseline_data=options.baselines,
         untrained=options.untrained,
         max_lights=options.lights,
+        workers=options.workers,
+        s3=_storage_options(options),
     )
     print_evaluation(evaluation)
     if options.out:
@@ -343,6 +380,7 @@ def _pseudolabel(options: argparse.Namespace) -> None:
         options.out,
         resume=options.resume,
         workers=options.workers,
+        s3=_storage_options(options),
     )
     for key, fault in sorted(summary.unreadable.items()):
         print(f"{PROG} pseudolabel: warning: left out {key}: {fault}", file=sys.stderr)

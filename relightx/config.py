@@ -34,6 +34,8 @@ class RunConfig:
     """Optimiser steps of the whole run; the schedule ends there."""
     resume: bool = False
     """Continue from the newest whole checkpoint of run.dir, or start there if it has none."""
+    allow_changed_data: bool = False
+    """Resume although the shards, or what orders them, are not those of the checkpoint."""
     seed: int = 0
     """Of the first weights."""
     precision: Literal["auto", "float32", "bf16"] = "auto"

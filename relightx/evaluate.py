@@ -8,7 +8,7 @@ photograph. The counted number of portraits is held against the index.
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ from torch import Tensor
 from relightx.baselines import MeanFace, copy_scores
 from relightx.batch import Batch, Decomposition
 from relightx.checkpoint import load_model
-from relightx.data import evaluation_batches
-from relightx.index import read_index, write_atomically
+from relightx.data import DataConfig, evaluation_batches, open_splits, whole_reader
+from relightx.index import write_atomically
 from relightx.metrics import METRICS, Summary, score, summarise
 from relightx.model import IntrinsicNet, ModelConfig
+from relightx.storage import S3Options
 
 Scorer = Callable[[Batch], dict[str, Tensor]]
 
@@ -48,12 +49,15 @@ def evaluate(
     baseline_data: str | Path | None = None,
     untrained: bool = False,
     max_lights: int | None = None,
+    workers: int = 0,
+    s3: S3Options | None = None,
 ) -> Evaluation:
     """Score a model on a split, and beside it what it has to beat.
 
     baseline_data: the training split, for the mean face and the gain-matched copy of the input.
     untrained: also score the same network with fresh weights.
     max_lights: at most so many lights of each portrait, evenly spaced; all when None.
+    workers: processes that read. s3: how s3:// URLs are reached.
 
     Raises ValueError for what is no model or no split, and for less than one light.
     """
@@ -61,7 +65,8 @@ def evaluate(
         raise ValueError(f"{max_lights} lights asked; 1 or more needed")
     model, content = load_model(model_path)
     size = content["image_size"]
-    index = read_index(data)
+    storage = DataConfig(s3=s3 or S3Options())
+    (index,) = open_splits([str(data)], storage)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     scorers: dict[str, Scorer] = {
@@ -71,16 +76,20 @@ def evaluate(
         fresh = fresh_model(model.config).to(device)
         scorers["untrained"] = lambda batch: score(decompose(fresh, batch, device), batch)
     if baseline_data is not None:
-        training = evaluation_batches([read_index(baseline_data)], size, max_lights=1)
+        splits = open_splits([str(baseline_data)], storage)
+        reader = whole_reader(splits, storage)
+        training = evaluation_batches(splits, size, 1, num_workers=workers, reader=reader)
         mean_face = MeanFace.from_batches(batch for _, batch in training)
         scorers["mean_face"] = lambda batch: score(mean_face.decompose(batch), batch)
         scorers["copy"] = copy_scores
-    results = score_split(scorers, evaluation_batches([index], size, max_lights))
+    reader = whole_reader([index], storage)
+    batches = evaluation_batches([index], size, max_lights, num_workers=workers, reader=reader)
+    results = score_split(scorers, batches)
     counted = len(results["model"])
-    if counted != len(index.groups):
-        raise RuntimeError(f"{counted} portraits were scored, {index.path} has {len(index.groups)}")
+    if counted != index.num_groups:
+        raise RuntimeError(f"{counted} portraits were scored, {index.path} has {index.num_groups}")
     return Evaluation(
-        data=f"{index.split} of {Path(index.path).parent.parent.name}",
+        data=f"{index.split} of {PurePosixPath(index.path).parent.parent.name}",
         portraits=counted,
         image_size=size,
         summaries={name: summarise_portraits(result) for name, result in results.items()},

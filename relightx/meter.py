@@ -61,13 +61,17 @@ class Meter:
         means = self.flush()
         elapsed = time.perf_counter() - self._start
         images_per_s = self._images * self.accelerator.num_processes / elapsed
+        wait = self._wait_s / elapsed
         values = {
             **{f"loss/{name}": value for name, value in means.items()},
             **{name: float(value) for name, value in extra.items()},
             "images_per_s": round(images_per_s, 2),
-            "loader_wait": round(self._wait_s / elapsed, 4),
+            "loader_wait": round(wait, 4),
         }
-        self.tracker.log(step, values, f"loss {means['total']:.4f}  {images_per_s:.0f} images/s")
+        note = (
+            f"loss {means['total']:.4f}  {images_per_s:.0f} images/s  {wait:.0%} waiting for data"
+        )
+        self.tracker.log(step, values, note)
         self._restart()
 
     def _restart(self) -> None:

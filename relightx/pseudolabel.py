@@ -32,12 +32,14 @@ from torch.utils.data import DataLoader, Dataset
 from relightx.batch import Decomposition
 from relightx.checkpoint import WEIGHTS, load_model, model_directory
 from relightx.confidence import Consensus, consensus
+from relightx.data import DataConfig, open_splits, whole_reader
 from relightx.data.fit import fit
-from relightx.data.loader import use_one_thread
 from relightx.data.read import ShardReader
-from relightx.index import Index, read_index, write_atomically
+from relightx.data.workers import use_one_thread
+from relightx.index import Index, write_atomically
 from relightx.labelfiles import LAST, Place, labels_at, write_labels
 from relightx.model import IntrinsicNet
+from relightx.storage import S3Options
 
 VERSION = 1
 SUMMARY = "pseudolabels.json"
@@ -83,11 +85,12 @@ def pseudolabel(
     *,
     resume: bool = False,
     workers: int = 2,
+    s3: S3Options | None = None,
 ) -> Summary:
     """Write a model's albedo, normals, light and confidence of every portrait of a split.
 
     resume: go on with a run into `out` that was stopped; a whole one is left as it is.
-    workers: processes that read, and threads that write.
+    workers: processes that read, and threads that write. s3: how an s3:// URL is reached.
     Raises ValueError for what is no model or no split, an `out` that holds something, a stopped run
     of another model or split, answers that are not finite, and when more than MAX_UNREADABLE of
     the portraits cannot be read.
@@ -95,7 +98,9 @@ def pseudolabel(
     if workers < 1:
         raise ValueError(f"{workers} workers asked; 1 or more needed")
     network, content = load_model(model)
-    index = read_index(data)
+    storage = DataConfig(s3=s3 or S3Options())
+    (index,) = open_splits([str(data)], storage)
+    reader = whole_reader([index], storage)
     identity = _identity(model, content, index)
     if resume and (out / SUMMARY).is_file():
         return _finished(out, identity)
@@ -103,7 +108,7 @@ def pseudolabel(
     run = _Run(index, staged)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
-    portraits = run.readable(_read(index, run.to_do, content["image_size"], workers))
+    portraits = run.readable(_read(reader, run.to_do, content["image_size"], workers))
     writing: list[Future] = []
     with _progress(len(run.keys), len(run.to_do)) as advance, ThreadPoolExecutor(workers) as pool:
         for batch in _batches(portraits):
@@ -200,8 +205,8 @@ class _Run:
 class _Portraits(Dataset):
     """Looks a portrait up by its number in the split."""
 
-    def __init__(self, index: Index, image_size: int) -> None:
-        self.reader, self.image_size = ShardReader([index]), image_size
+    def __init__(self, reader: ShardReader, image_size: int) -> None:
+        self.reader, self.image_size = reader, image_size
 
     def __getitem__(self, number: int) -> Seen | Unreadable:
         group = self.reader.group(number)
@@ -215,11 +220,11 @@ class _Portraits(Dataset):
 
 
 def _read(
-    index: Index, numbers: list[int], image_size: int, workers: int
+    reader: ShardReader, numbers: list[int], image_size: int, workers: int
 ) -> Iterable[Seen | Unreadable]:
     """The portraits of these numbers in their order, read by other processes."""
     return DataLoader(
-        _Portraits(index, image_size),
+        _Portraits(reader, image_size),
         batch_size=None,
         sampler=numbers,
         num_workers=workers,

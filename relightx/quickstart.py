@@ -23,7 +23,8 @@ import yaml
 from accelerate.utils import send_to_device
 
 from relightx.config import Config, config_from_dict
-from relightx.data.loader import TrainingPortraits, collate
+from relightx.data.portraits import TrainingPortraits, collate
+from relightx.data.read import ShardReader
 from relightx.evaluate import Evaluation, evaluate, print_evaluation, write_evaluation
 from relightx.face import crop_transform, find_face
 from relightx.gallery import Gallery, heads_gallery, photo_gallery
@@ -156,7 +157,8 @@ def training_values(out: Path, size: int, seed: int, batch_size: int, steps: int
 def seconds_per_step(config: Config) -> tuple[float, float]:
     """Time of an optimiser step on this machine, and of reading a portrait for the first time."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    portraits = TrainingPortraits([read_index(path) for path in config.data.train], config.data)
+    indexes = [read_index(path) for path in config.data.train]
+    portraits = TrainingPortraits(indexes, ShardReader(indexes), config.data)
     count = min(config.data.batch_size, len(portraits.reader))
     visits = [(index % count, 0) for index in range(config.data.batch_size)]
     start = time.perf_counter()
@@ -182,7 +184,7 @@ def seconds_per_step(config: Config) -> tuple[float, float]:
 
 def choose_steps(out: Path, minutes: float, size: int, seed: int) -> tuple[int, int]:
     """Batch size and number of steps that fill the minutes on this machine, within STEPS."""
-    heads = len(read_index(out / "shards" / "train").groups)
+    heads = read_index(out / "shards" / "train").num_groups
     for batch_size in (_LARGE_BATCH, _SMALL_BATCH):
         config = config_from_dict(training_values(out, size, seed, batch_size, STEPS[0]))
         step_s, reading_s = seconds_per_step(config)

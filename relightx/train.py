@@ -16,9 +16,16 @@ from accelerate.utils import GradientAccumulationPlugin, gather_object, send_to_
 
 from relightx.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, save_model
 from relightx.config import Config, config_to_dict, parse_config
-from relightx.data import evaluation_batches, training_batches
+from relightx.data import (
+    TrainingBatches,
+    evaluation_batches,
+    open_splits,
+    training_batches,
+    whole_reader,
+)
+from relightx.data.resume import DataState
 from relightx.evaluate import decompose, summarise_portraits
-from relightx.index import Index, read_index, write_atomically
+from relightx.index import Index, write_atomically
 from relightx.losses import total_loss
 from relightx.meter import Meter
 from relightx.metrics import METRICS, score
@@ -40,18 +47,11 @@ def train(config: Config) -> Path:
     accelerator = _accelerator(config)
     directory = Path(config.run.dir)
     checkpoint = _find_checkpoint(config, directory, accelerator)
-    hashes = {path: read_index(path).sha256 for path in config.data.train}
-    if checkpoint:
-        _check_same_run(checkpoint, config, hashes, directory)
     start = checkpoint.step if checkpoint else 0
-    loader = training_batches(
-        config.data,
-        start,
-        config.run.steps,
-        accelerator.process_index,
-        accelerator.num_processes,
-        config.run.accumulation,
-    )
+    loader = _training_batches(config, checkpoint, accelerator)
+    if checkpoint:
+        _check_same_run(checkpoint, config, loader.state(start), directory)
+    hashes = {path: i.sha256 for path, i in zip(config.data.train, loader.indexes, strict=True)}
     set_seed(config.run.seed)
     network = IntrinsicNet(config.model).to(accelerator.device)
     validation = _check_validation(config, network)
@@ -92,19 +92,22 @@ def train(config: Config) -> Path:
                 save("best", step, scored)
             best = scored
         if saves and accelerator.is_main_process:
-            about = {"config": config_to_dict(config), "data": hashes, "best": best}
+            data = loader.state(step).as_dict()
+            about = {"config": config_to_dict(config), "data": data, "best": best}
             state = Checkpoint(
                 step, network.state_dict(), average.values, optimizer.state_dict(), about
             )
             save_checkpoint(directory / "checkpoints", state, run.keep_checkpoints)
 
     tracker.say(
-        f"training in {directory}: step {start} to {config.run.steps}, {_machine(accelerator)}"
+        f"training in {directory}: step {start} to {config.run.steps}, {_machine(accelerator)};"
+        f" {loader.plan.sentence}"
     )
     model.train()
     for step in range(start, config.run.steps):
         for _ in range(config.run.accumulation):
-            batch = meter.waited(lambda: send_to_device(next(batches), accelerator.device))
+            batch = meter.waited(lambda: next(batches))
+            batch = send_to_device(batch, accelerator.device, non_blocking=True)
             with accelerator.accumulate(model):
                 pred = model(batch.image)
                 total, losses = total_loss(pred, batch, config.loss)
@@ -119,7 +122,9 @@ def train(config: Config) -> Path:
         schedule.step()
         average.update(network, step)
         if (step + 1) % config.run.log_every == 0 or step + 1 == config.run.steps:
-            meter.log(step + 1, {"grad_norm": norm, "learning_rate": schedule.get_last_lr()[0]})
+            replaced = _agree_on_replaced(loader, accelerator, step + 1)
+            rate = schedule.get_last_lr()[0]
+            meter.log(step + 1, {"grad_norm": norm, "learning_rate": rate, **replaced})
         finish(step + 1)
     model_directory = directory / "model"
     if accelerator.is_main_process:
@@ -189,7 +194,7 @@ def _find_checkpoint(
 
 def _check_validation(config: Config, network: IntrinsicNet) -> list[Index]:
     """The splits of data.val; refuses now what would fail at the first validation, hours later."""
-    indexes = [read_index(path) for path in config.data.val]
+    indexes = open_splits(config.data.val, config.data)
     if config.data.image_size % network.size_multiple:
         raise ValueError(
             f"data.image_size is {config.data.image_size}; preset {config.model.preset} needs a"
@@ -210,8 +215,46 @@ def _write_config(
     accelerator.wait_for_everyone()
 
 
+def _training_batches(
+    config: Config, checkpoint: Checkpoint | None, accelerator: Accelerator
+) -> TrainingBatches:
+    return training_batches(
+        config.data,
+        checkpoint.step if checkpoint else 0,
+        config.run.steps,
+        accelerator.process_index,
+        accelerator.num_processes,
+        config.run.accumulation,
+        first_row=checkpoint.about["data"]["row"] if checkpoint else 0,
+        node_ranks=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+    )
+
+
+def _agree_on_replaced(
+    loader: TrainingBatches, accelerator: Accelerator, step: int
+) -> dict[str, float]:
+    """The portraits of all processes that could not be read and were replaced, for the log.
+
+    Raises ValueError, in every process at the same step, when they are too many: more than
+    data.max_skipped of an epoch, or of what was read if that is more.
+    """
+    if loader.config.on_fault == "stop":
+        return {}
+    while loader.faults:
+        print(f"relightx train: step {step}: replaced: {loader.faults.popleft()}", file=sys.stderr)
+    counts = torch.tensor([loader.skipped, loader.portraits], device=accelerator.device)
+    replaced, read = accelerator.reduce(counts, "sum").tolist()
+    epoch = sum(index.num_groups for index in loader.indexes)
+    if replaced > loader.config.max_skipped * max(read, epoch):
+        raise ValueError(
+            f"step {step}: {replaced} of {read} portraits could not be read and were replaced, more"
+            f" than data.max_skipped {loader.config.max_skipped} allows; the reasons stand above"
+        )
+    return {"replaced": replaced}
+
+
 def _check_same_run(
-    checkpoint: Checkpoint, config: Config, hashes: dict[str, str], directory: Path
+    checkpoint: Checkpoint, config: Config, data: DataState, directory: Path
 ) -> None:
     about, asked = checkpoint.about, config_to_dict(config)["model"]
     if about["config"]["model"] != asked:
@@ -219,10 +262,11 @@ def _check_same_run(
             f"{directory}: its checkpoint is of the model {about['config']['model']}, the config"
             f" asks for {asked}"
         )
-    if sorted(about["data"].values()) != sorted(hashes.values()):
+    changes = DataState(**about["data"]).changes(data)
+    if changes and not config.run.allow_changed_data:
         raise ValueError(
-            f"{directory}: its checkpoint was trained on other shards than data.train names now;"
-            " restore them or start a new run"
+            f"{directory}: its checkpoint cannot go on with the same data: {'; '.join(changes)}."
+            " Restore that, start a new run, or say --run.allow_changed_data true"
         )
     if checkpoint.step > config.run.steps:
         raise ValueError(
@@ -252,6 +296,7 @@ def _validate(
         config.run.validate_lights,
         accelerator.process_index,
         accelerator.num_processes,
+        reader=whole_reader(indexes, config.data),
     ):
         pred = decompose(model, batch, accelerator.device)
         if not all(bool(value.isfinite().all()) for value in pred):
@@ -263,6 +308,9 @@ def _validate(
         if batch.valid.all():
             scores[key] = {name: value.item() for name, value in score(pred, batch).items()}
     everyone = {key: row for part in gather_object([scores]) for key, row in part.items()}
+    held = sum(index.num_groups for index in indexes)
+    if len(everyone) != held:
+        raise RuntimeError(f"{len(everyone)} portraits were validated, data.val has {held}")
     means = {name: s.mean for name, s in summarise_portraits(everyone).items() if s.count}
     name = next(name for name in BEST_METRICS if name in means)
     comparable = best is not None and best["metric"] == name

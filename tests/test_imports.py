@@ -20,7 +20,7 @@ LAYERS = (
     ("light", "confidence"),
     ("baselines", "checkpoint", "meter", "panels"),
     ("config",),
-    ("evaluate", "portrait"),
+    ("evaluate", "portrait", "benchdata"),
     ("train", "pictures", "gallery", "labelfiles"),
     ("report", "pseudolabel"),
     ("quickstart",),

@@ -1,5 +1,14 @@
 """From shards to batches: order -> read -> fit -> augment -> collate."""
 
-from relightx.data.loader import DataConfig, evaluation_batches, training_batches
+from relightx.data.config import DataConfig
+from relightx.data.evaluation import evaluation_batches
+from relightx.data.loader import TrainingBatches, open_splits, training_batches, whole_reader
 
-__all__ = ["DataConfig", "evaluation_batches", "training_batches"]
+__all__ = [
+    "DataConfig",
+    "TrainingBatches",
+    "evaluation_batches",
+    "open_splits",
+    "training_batches",
+    "whole_reader",
+]

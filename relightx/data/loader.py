@@ -1,142 +1,131 @@
-"""Batches for training and for evaluation.
+"""Batches for training: order -> reader -> portraits -> collate, over the processes of a node.
 
 The loader is kept out of `accelerator.prepare`, which would split our rank-aware batches a second
 time and never read half of the data, without a word. One DataLoader serves the whole run, since
 the epoch of each visit travels with it.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
 
-import cv2
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from relightx.batch import Batch, Truth
-from relightx.data.augment import AugmentConfig, augment, mixed
-from relightx.data.fit import Views, fit
-from relightx.data.order import RankBatches, TrainingOrder, Visit
+from relightx.batch import Batch
+from relightx.data.cache import Held
+from relightx.data.config import DataConfig, cache_directory
+from relightx.data.order import RankBatches, TrainingOrder
+from relightx.data.plan import Plan, plan_sources
+from relightx.data.portraits import Example, TrainingPortraits, collate
+from relightx.data.prefetch import Prefetcher
 from relightx.data.read import ShardReader
-from relightx.data.supervision import SupervisionConfig, labelled_subjects
+from relightx.data.resume import DataState
+from relightx.data.workers import use_one_thread
 from relightx.index import Index, read_index
+from relightx.storage import LocalFolder
+
+_FAULTS_KEPT = 10
 
 
-@dataclass(frozen=True)
-class DataConfig:
-    """What is trained on and how it is read."""
+class Loaded(NamedTuple):
+    """A batch as a reader process sends it, with the faults it met."""
 
-    train: list[str] = field(default_factory=list)
-    """Directories of training splits, each with its index.json."""
-    val: list[str] = field(default_factory=list)
-    """Directories of validation splits; empty: no validation."""
-    image_size: int = 128
-    """Pictures are scaled to squares of this many pixels."""
-    batch_size: int = 16
-    """Portraits of one optimiser step, over all processes."""
-    num_lights: int = 2
-    """Lights drawn of each portrait in a step."""
-    num_workers: int = 2
-    """Reader processes of each training process; 0 reads in the training process."""
-    memory_cache_mb: int = 0
-    """Decoded portraits each reader keeps in memory."""
-    window: int = 16
-    """Shards that are shuffled together."""
-    seed: int = 0
-    """Of order, choice of lights and augmentation."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("image_size", "batch_size", "num_lights", "window"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} is {getattr(self, name)}; 1 or more needed")
-        for name in ("num_workers", "memory_cache_mb", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"data.{name} is {getattr(self, name)}; 0 or more needed")
+    batch: Batch
+    faults: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Example:
-    """A portrait ready for a batch: which of its labels may be used, besides having them."""
+class TrainingBatches:
+    """One rank's micro-batches of the steps from start_step to stop_step; to be gone through once.
 
-    views: Views
-    has_albedo: bool
-    has_normal: bool
-    has_light: bool
-
-
-class TrainingPortraits(Dataset):
-    """Looks a visit up: a portrait under drawn lights, augmented; no order, no state but a cache.
-
-    Raises ValueError when a portrait has fewer lights than `data.num_lights`.
+    plan: how the shards are read. portraits: read so far. skipped: how many of them stand for one
+    that could not be read. faults: the last reasons.
     """
 
-    def __init__(self, indexes: list[Index], config: DataConfig) -> None:
-        self.reader, self.config = ShardReader(indexes), config
-        self.keeps = {
-            name: frozenset().union(
-                *(
-                    labelled_subjects(index.subjects, share, config.supervision.seed)
-                    for index in indexes
-                )
-            )
-            for name, share in (
-                ("albedo", config.supervision.albedo),
-                ("normal", config.supervision.normal),
-                ("light", config.supervision.light),
-            )
-        }
-        self._cache: OrderedDict[int, Views] = OrderedDict()
-        self._cached_bytes = 0
-        for path, _, group in self.reader.places:
-            if group.lights < config.num_lights:
-                raise ValueError(
-                    f"{path}: portrait {group.key!r} has {group.lights} lights,"
-                    f" data.num_lights asks for {config.num_lights}"
-                )
+    def __init__(
+        self,
+        indexes: Sequence[Index],
+        config: DataConfig,
+        batches: RankBatches,
+        plan: Plan,
+    ) -> None:
+        self.indexes, self.config, self.plan = indexes, config, plan
+        self.portraits = self.skipped = 0
+        self.faults: deque[str] = deque(maxlen=_FAULTS_KEPT)
+        self._batches = batches
+        self._examples = TrainingPortraits(indexes, ShardReader(indexes, plan.sources), config)
 
-    def __getitem__(self, visit: Visit) -> Example:
-        number, epoch = visit
-        rng = np.random.default_rng([self.config.seed, epoch, number])
-        views = self._draw_lights(number, rng)
-        subject = self.reader.group(number).subject
-        has_normal = views.normal is not None and subject in self.keeps["normal"]
-        return Example(
-            augment(views, self.config.augment, rng, has_normal),
-            views.albedo is not None and subject in self.keeps["albedo"],
-            has_normal,
-            views.sh is not None and subject in self.keeps["light"],
+    def state(self, step: int) -> DataState:
+        """What a checkpoint after this step keeps of the data."""
+        return DataState.at(self._batches.row_after(step), self.indexes, self.config)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        with ExitStack() as going:
+            # Before the readers, so that neither inherits what the other holds.
+            advance = self._prefetched(going)
+            for number, loaded in enumerate(self._loader()):
+                advance(self._batches.step_of(number))
+                self.portraits += len(loaded.batch.valid)
+                self.skipped += len(loaded.faults)
+                self.faults.extend(loaded.faults)
+                yield loaded.batch
+
+    def _prefetched(self, going: ExitStack) -> Callable[[int], None]:
+        """What is to be told of each step: to fetch shards ahead of it, where any are fetched."""
+        cache = self.plan.cache
+        if cache is None:
+            return lambda step: None
+        shards = [(index.folder, shard) for index in self.indexes for shard in index.shards]
+        is_far = [not isinstance(folder, LocalFolder) for folder, _ in shards]
+
+        def hold(number: int) -> Held:
+            folder, shard = shards[number]
+            return cache.hold(folder, shard.name, shard.bytes, shard.sha256)
+
+        prefetcher = Prefetcher(
+            lambda: (need for need in self._batches.needs() if is_far[need.shard]),
+            hold,
+            lambda number: shards[number][1].bytes,
+            allowance=self.plan.ahead_bytes,
+            start_step=self._batches.steps.start,
+        )
+        return going.enter_context(prefetcher).advance
+
+    def _loader(self) -> DataLoader:
+        workers = self.config.num_workers
+        return DataLoader(
+            self._examples,
+            batch_sampler=self._batches,
+            num_workers=workers,
+            collate_fn=load,
+            worker_init_fn=use_one_thread,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=4 if workers else None,
         )
 
-    def _draw_lights(self, number: int, rng: np.random.Generator) -> Views:
-        count, lights = self.config.num_lights, self.reader.group(number).lights
-        first = rng.choice(lights, count, replace=False).tolist()
-        if not self.config.augment.mix:
-            return self._views(number, first)
-        second = rng.choice(lights, count).tolist()
-        weight = rng.uniform(0, 1, count)
-        weight[rng.random(count) >= self.config.augment.mix] = 1
-        both = self._views(number, first + second)
-        return mixed(
-            both.of_lights(list(range(count))),
-            both.of_lights(list(range(count, 2 * count))),
-            weight,
-        )
 
-    def _views(self, number: int, lights: list[int]) -> Views:
-        if not self.config.memory_cache_mb:
-            return fit(self.reader.read(number, lights), self.config.image_size)
-        if number not in self._cache:
-            everything = list(range(self.reader.group(number).lights))
-            views = fit(self.reader.read(number, everything), self.config.image_size)
-            self._cache[number] = views
-            self._cached_bytes += views.bytes
-            while self._cached_bytes > self.config.memory_cache_mb << 20 and len(self._cache) > 1:
-                self._cached_bytes -= self._cache.popitem(last=False)[1].bytes
-        self._cache.move_to_end(number)
-        return self._cache[number].of_lights(lights)
+def load(examples: list[Example]) -> Loaded:
+    """A batch of these examples, and the faults that they stand for."""
+    return Loaded(collate(examples), tuple(f for example in examples for f in example.faults))
+
+
+def whole_reader(indexes: Sequence[Index], config: DataConfig) -> ShardReader:
+    """For going through all of some splits, as an evaluation does."""
+    return ShardReader(indexes, plan_sources(indexes, config).sources)
+
+
+def open_splits(paths: Sequence[str], config: DataConfig) -> list[Index]:
+    """The indexes of splits; raises ValueError naming what is missing or broken.
+
+    Of an s3:// split, the table of its groups is kept in the node's cache.
+    """
+    remote = any(str(path).startswith("s3://") for path in paths)
+    cache = cache_directory(config.cache_dir) if remote else None
+    return [read_index(path, config.s3, cache) for path in paths]
 
 
 def training_batches(
@@ -146,116 +135,30 @@ def training_batches(
     rank: int = 0,
     num_ranks: int = 1,
     num_micro: int = 1,
-) -> DataLoader:
+    *,
+    first_row: int | None = None,
+    node_ranks: int = 1,
+) -> TrainingBatches:
     """This rank's micro-batches of the steps from start_step to stop_step, each a Batch.
 
-    Raises ValueError when there is no training split or ranks do not divide the batch size.
+    first_row: row of the order that start_step begins with (DataState.row); None: where a run of
+    the same batch size stands at start_step. node_ranks: ranks on this node. Raises ValueError when
+    there is no training split or streams or ranks do not divide the batch size.
     """
     if not config.train:
         raise ValueError("data.train is empty; name at least one directory of training shards")
-    indexes = [read_index(path) for path in config.train]
-    portraits = TrainingPortraits(indexes, config)
+    indexes = open_splits(config.train, config)
     order = TrainingOrder(
-        [index.groups_per_shard for index in indexes], seed=config.seed, window=config.window
+        [index.groups_per_shard for index in indexes],
+        seed=config.seed,
+        window=config.window,
+        streams=config.streams,
+        weights=config.weights or None,
     )
+    if first_row is None:
+        first_row = start_step * (config.batch_size // config.streams)
     batches = RankBatches(
-        order,
-        config.batch_size,
-        start_step,
-        stop_step,
-        rank,
-        num_ranks,
-        num_micro,
-        first_row=start_step * config.batch_size,
+        order, config.batch_size, start_step, stop_step, rank, num_ranks, num_micro, first_row
     )
-    return DataLoader(
-        portraits,
-        batch_sampler=batches,
-        num_workers=config.num_workers,
-        collate_fn=collate,
-        worker_init_fn=use_one_thread,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if config.num_workers else None,
-    )
-
-
-def evaluation_batches(
-    indexes: list[Index],
-    image_size: int,
-    max_lights: int | None = None,
-    rank: int = 0,
-    num_ranks: int = 1,
-) -> Iterator[tuple[str, Batch]]:
-    """Key and batch of every portrait, one at a time under all its lights, in index order.
-
-    max_lights: at most so many lights, evenly spaced. All ranks get equally many batches; those
-    that only fill up repeat the last portrait with `valid` False. Raises ValueError for a key that
-    stands in two splits, since scores are kept by key.
-    """
-    reader = ShardReader(indexes)
-    seen: set[str] = set()
-    for path, _, group in reader.places:
-        if group.key in seen:
-            raise ValueError(f"{path}: portrait {group.key!r} is in another of the splits too")
-        seen.add(group.key)
-    steps = -(-len(reader) // num_ranks)
-    for number in range(rank, steps * num_ranks, num_ranks):
-        is_portrait = number < len(reader)
-        number = min(number, len(reader) - 1)
-        available = reader.group(number).lights
-        count = min(available, max_lights or available)
-        lights = np.linspace(0, available - 1, count).round().astype(int).tolist()
-        views = fit(reader.read(number, lights), image_size)
-        batch = collate(
-            [
-                Example(
-                    views,
-                    views.albedo is not None,
-                    views.normal is not None,
-                    views.sh is not None,
-                )
-            ]
-        )
-        valid = torch.tensor([is_portrait])
-        yield reader.group(number).key, batch._replace(valid=valid)
-
-
-def collate(examples: list[Example]) -> Batch:
-    """Stack examples of equal size and number of lights; absent labels become zeros.
-
-    A portrait without confidence is trusted: ones.
-    """
-    views = [example.views for example in examples]
-    size, lights = views[0].mask.shape[0], len(views[0].image)
-    no_map, no_light = np.zeros((size, size, 3), np.float32), np.zeros((lights, 3, 9), np.float32)
-    full_trust = np.ones((size, size), np.float32)
-
-    def stacked(name: str, absent: np.ndarray) -> torch.Tensor:
-        values = [getattr(view, name) for view in views]
-        return torch.from_numpy(np.stack([absent if v is None else v for v in values]))
-
-    def flags(name: str) -> torch.Tensor:
-        return torch.tensor([getattr(example, name) for example in examples])
-
-    truth = Truth(
-        albedo=stacked("albedo", no_map).movedim(-1, -3).contiguous(),
-        normal=stacked("normal", no_map).movedim(-1, -3).contiguous(),
-        sh=stacked("sh", no_light),
-        confidence=stacked("confidence", full_trust)[:, None],
-        has_albedo=flags("has_albedo"),
-        has_normal=flags("has_normal"),
-        has_light=flags("has_light"),
-    )
-    return Batch(
-        image=stacked("image", no_map).movedim(-1, -3).contiguous(),
-        mask=stacked("mask", no_map)[:, None],
-        valid=torch.ones(len(examples), dtype=torch.bool),
-        truth=truth,
-    )
-
-
-def use_one_thread(_worker: int) -> None:
-    """For each reader process, as DataLoader's worker_init_fn."""
-    # OpenCV's own threads would fight the training process for cores, and hang after a fork.
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
+    plan = plan_sources(indexes, config, num_ranks, node_ranks)
+    return TrainingBatches(indexes, config, batches, plan)

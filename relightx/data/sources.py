@@ -100,8 +100,7 @@ class _Files(Source):
 
     def read(self, wanted: Wanted) -> list[bytes]:
         if self._owner != os.getpid():
-            for inherited in self._open.values():
-                inherited.close()
+            self.__del__()
             self._begin()
         with self._lock:  # or another thread could close the file
             file = self._file(wanted.folder, wanted.shard)
@@ -122,6 +121,10 @@ class _Files(Source):
         with self._lock:
             while self._open:
                 self._open.popitem()[1].close()
+
+    def __del__(self) -> None:
+        for opened in vars(self).get("_open", {}).values():
+            opened.close()
 
     def _file(self, folder: Folder, shard: ShardEntry) -> int:
         name = self._name(folder, shard)
@@ -306,7 +309,8 @@ def _check_size(path: str, file: int, shard: ShardEntry) -> None:
     if size != shard.bytes:
         raise ReadFault.at(
             path,
-            f"has {size} bytes, its index says {shard.bytes}; copy it again or rebuild the shards",
+            f"the shard has {size} bytes, its index says {shard.bytes}; copy it again or rebuild"
+            " the shards",
         )
 
 
@@ -318,6 +322,6 @@ def _check_sha256(path: str, file: int, shard: ShardEntry) -> None:
     if digest.hexdigest() != shard.sha256:
         raise ReadFault.at(
             path,
-            f"has sha256 {digest.hexdigest()}, its index says {shard.sha256}; it is damaged or"
-            " another version: copy it again or rebuild the shards",
+            f"the shard has sha256 {digest.hexdigest()}, its index says {shard.sha256}; it is"
+            " damaged or another version: copy it again or rebuild the shards",
         )

@@ -208,7 +208,7 @@ def test_evaluate_refuses_what_is_no_split_or_broken(tiny_model, tiny_shards, tm
     shard = next((tmp_path / "val").glob("*.tar"))
     shard.write_bytes(shard.read_bytes()[:-1])
     said = refusal([*request, tmp_path / "val", "--out", tmp_path / "result.json"], capsys)
-    assert f"{shard}: has" in said
+    assert f"{shard}: portrait" in said and "the shard has" in said
     assert not (tmp_path / "result.json").exists()
 
 

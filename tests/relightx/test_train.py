@@ -211,7 +211,7 @@ def test_a_truncated_shard_stops_the_run_in_one_line(tiny_options, tiny_shards, 
     shard.write_bytes(shard.read_bytes()[:-1000])
     options = [*tiny_options(tmp_path / "run"), f"--data.train=[{tmp_path / 'train'}]"]
     said = refusal([*options, "--data.num_workers=1"], capsys)
-    assert f"{shard}: has" in said and "its index says" in said
+    assert f"{shard}: portrait" in said and "the shard has" in said and "its index says" in said
     assert "Traceback" not in said
 
 
