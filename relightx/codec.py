@@ -2,14 +2,16 @@
 
 PNG is decoded by kornia-rs (image-rs's png crate) and JPEG by simplejpeg (libjpeg-turbo): they give
 the pixels of libpng and of libjpeg-turbo's default method bit by bit, and sooner than any other
-wheel measured (tests/benchmarks/decoding.py). Until its pixels lie as RGB, OpenCV takes 2.4 to 5
-times as long for a PNG and 1.8 times for a JPEG; imagecodecs, whose wheel has 28 MB to their 5.2
-and 0.4, is as slow as OpenCV. They are the stricter too: a wrong checksum, another size, depth or
-colour type is an error to the one, a JPEG cut anywhere to the other, of which OpenCV makes pixels.
+kept wheel (tests/benchmarks/decoding.py). Until its pixels lie as RGB, OpenCV takes 2.2 to 3.7
+times as long for a PNG and 1.2 times for a JPEG; imagecodecs, whose wheel has 28 MB to their 5.2
+and 0.4, 1.8 to 3.2 times and 1.1 times. imgread is as fast for RGB of 8 bits and reads no other;
+own code over libdeflate is slower. They are the stricter too: a wrong checksum, another size, depth
+or colour type is an error to the one, a JPEG cut anywhere to the other, of which OpenCV makes
+pixels. kornia-rs keeps Python's lock while it decodes: to decode side by side takes processes.
 
 PNG rows are stored as differences from the row above, in runs: against OpenCV's default
-(from the left) they take 3 to 7 % fewer bytes, decoded 3 to 20 % sooner, and no longer to encode.
-Paeth's filter saves more bytes and is a third slower to decode.
+(from the left) they take 2 to 6 % fewer bytes, decoded 4 to 18 % sooner, and no longer to encode;
+masks 30 % and 30 to 45 %. Paeth's filter saves as much again and takes a third to twice as long.
 """
 
 import cv2
