@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Int64
+
 from relightx.index.columns import TABLE, Written
 from relightx.index.entries import Totals, checked_shard_name
 
@@ -19,6 +22,8 @@ NAME = "index.json"
 VERSION = 2
 
 MOST_LAYOUTS = 1 << 16
+_MOST = 1 << 48
+"""Bytes of a shard and portraits of one, well below what their sums can hold."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,11 +36,38 @@ class ListedShard(NamedTuple):
     groups: int
 
 
+class ListedShards(NamedTuple):
+    """All shards of an index.json, in columns: a split may have a quarter of a million.
+
+    As texts of their own, names and digests would keep all the memory that parsing them took.
+
+    name: their names run together. name_end: where each ends. sha256: their digests of 32 bytes,
+    run together. group_end: how many portraits they have up to each, itself included.
+    """
+
+    name: str
+    name_end: Int64[np.ndarray, " shards"]
+    bytes: Int64[np.ndarray, " shards"]
+    sha256: bytes
+    groups: Int64[np.ndarray, " shards"]
+    group_end: Int64[np.ndarray, " shards"]
+
+    def shard(self, number: int) -> ListedShard:
+        """One of them."""
+        start = int(self.name_end[number - 1]) if number else 0
+        return ListedShard(
+            self.name[start : int(self.name_end[number])],
+            int(self.bytes[number]),
+            self.sha256[32 * number : 32 * number + 32].hex(),
+            int(self.groups[number]),
+        )
+
+
 class Contents(NamedTuple):
     """What an index.json says."""
 
     split: str
-    shards: list[ListedShard]
+    shards: ListedShards
     layouts: list[tuple[str, ...]]
     table: Written
 
@@ -47,9 +79,7 @@ def parse_contents(data: bytes, name: str) -> Contents:
         _check_version(content["version"])
         if not isinstance(content["split"], str):
             raise ValueError(f"split {content['split']!r} is no text")
-        shards = [_shard(entry) for entry in content["shards"]]
-        if len({shard.name for shard in shards}) < len(shards):
-            raise ValueError("a shard is listed twice")
+        shards = _shards(content["shards"])
         layouts = [_layout(entry) for entry in content["layouts"]]
         table = content["table"]
         if table["name"] != TABLE:
@@ -58,7 +88,7 @@ def parse_contents(data: bytes, name: str) -> Contents:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"{name}: not a readable shard index: {what}") from None
-    if not any(shard.groups for shard in shards):
+    if not shards.groups.any():
         raise ValueError(f"{name}: the split has no portraits")
     return Contents(content["split"], shards, layouts, written)
 
@@ -95,13 +125,18 @@ def _check_version(version: Any) -> None:
         )
 
 
-def _shard(entry: dict[str, Any]) -> ListedShard:
-    return ListedShard(
-        checked_shard_name(entry["name"]),
-        _count(entry["bytes"]),
-        _sha256(entry["sha256"]),
-        _count(entry["groups"]),
+def _shards(entries: Any) -> ListedShards:
+    names = [checked_shard_name(entry["name"]) for entry in entries]
+    if len(set(names)) < len(names):
+        raise ValueError("a shard is listed twice")
+    digests = [_sha256(entry["sha256"]) for entry in entries]
+    sizes, groups = (
+        np.array([_count(entry[name]) for entry in entries], np.int64)
+        for name in ("bytes", "groups")
     )
+    name_end = np.cumsum([len(name) for name in names], dtype=np.int64)
+    digest = bytes.fromhex("".join(digests))
+    return ListedShards("".join(names), name_end, sizes, digest, groups, np.cumsum(groups))
 
 
 def _layout(extensions: Any) -> tuple[str, ...]:
@@ -113,7 +148,7 @@ def _layout(extensions: Any) -> tuple[str, ...]:
 
 
 def _count(number: Any) -> int:
-    if type(number) is not int or not 0 <= number < 1 << 63:
+    if type(number) is not int or not 0 <= number < _MOST:
         raise ValueError(f"{number!r} is no number of bytes or portraits")
     return number
 

@@ -20,9 +20,9 @@ import numpy as np
 from jaxtyping import Int64, UInt16, UInt32, UInt64
 
 from relightx.index.columns import TABLE, Columns, Written, map_columns
-from relightx.index.contents import NAME, Contents, parse_contents
+from relightx.index.contents import NAME, parse_contents
 from relightx.index.entries import GroupEntry, ShardEntry, Totals
-from relightx.index.table import Groups, GroupTable
+from relightx.index.table import Groups, GroupTable, Shards
 from relightx.storage import Folder, LocalFolder, S3Options, WrongBytes, open_folder
 
 MOST_BYTES = 1 << 30
@@ -38,7 +38,8 @@ class Index:
     """
 
     split: str
-    shards: tuple[ShardEntry, ...]
+    shards: Shards
+    """Its shards, each a `ShardEntry` that is made when it is asked for."""
     path: str
     """File it was read from, for messages."""
     sha256: str
@@ -62,10 +63,10 @@ class Index:
         """Number of portraits."""
         return len(self.table)
 
-    @cached_property
+    @property
     def groups_per_shard(self) -> Int64[np.ndarray, " shards"]:
         """Number of portraits in each shard."""
-        return np.array([len(shard.groups) for shard in self.shards], np.int64)
+        return self.shards.listed.groups
 
     @property
     def lights(self) -> UInt16[np.ndarray, " groups"]:
@@ -109,17 +110,12 @@ class Index:
             groups=self.num_groups,
             images=int(self.lights.sum(dtype=np.int64)),
             subjects=self.num_subjects,
-            bytes=sum(shard.bytes for shard in self.shards),
+            bytes=int(self.shards.listed.bytes.sum()),
         )
 
     def place_of(self, number: int) -> tuple[ShardEntry, GroupEntry]:
         """The shard of a portrait of this number, and the portrait."""
-        shard = int(np.searchsorted(self._shard_end, number, "right"))
-        return self.shards[shard], self.table.group(number)
-
-    @cached_property
-    def _shard_end(self) -> Int64[np.ndarray, " shards"]:
-        return np.cumsum(self.groups_per_shard)
+        return self.shards[self.shards.holder_of(number)], self.table.group(number)
 
     def check_table(self) -> None:
         """Read the whole table; ValueError, naming it, when it is not the index's or broken."""
@@ -166,7 +162,13 @@ def read_index(
     data = folder.read(NAME)
     contents = parse_contents(data, path)
     table = GroupTable(_mapped(folder, contents.table, cache), contents.layouts)
-    shards = _shards(contents, table, path)
+    listed = int(contents.shards.groups.sum())
+    if listed != len(table):
+        raise ValueError(
+            f"{path}: not a readable shard index: its shards have {listed} portraits, {TABLE}"
+            f" {len(table)}; copy both files again or rebuild the shards"
+        )
+    shards = Shards(contents.shards, table)
     sha256 = hashlib.sha256(data).hexdigest()
     return Index(contents.split, shards, path, sha256, folder, table, contents.table, cache)
 
@@ -183,20 +185,6 @@ def _folder_of(place: str | Path, options: S3Options | None) -> Folder:
     if text.endswith(f"/{NAME}") or text == NAME:
         text = text.removesuffix(NAME).rstrip("/") or ("/" if text[0] == "/" else ".")
     return open_folder(text, options)
-
-
-def _shards(contents: Contents, table: GroupTable, path: str) -> tuple[ShardEntry, ...]:
-    shards, first = [], 0
-    for name, size, sha256, groups in contents.shards:
-        rows = range(first, first + groups)
-        shards.append(ShardEntry(name, size, sha256, Groups(table, rows)))
-        first += groups
-    if first != len(table):
-        raise ValueError(
-            f"{path}: not a readable shard index: its shards have {first} portraits, {TABLE}"
-            f" {len(table)}; copy both files again or rebuild the shards"
-        )
-    return tuple(shards)
 
 
 def _mapped(folder: Folder, file: Written, cache: Path | None) -> Columns:

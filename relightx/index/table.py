@@ -1,4 +1,4 @@
-"""Portraits of a split from its mapped table, made one by one as they are asked for.
+"""Portraits and shards of a split from its mapped table, made as they are asked for.
 
 Nothing is decoded beforehand, and a row is checked when it is used: of ten million portraits a
 process pays for those that it reads. The members of a portrait follow each other in the tar, so the
@@ -11,7 +11,8 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from relightx.index.columns import Columns
-from relightx.index.entries import GroupEntry
+from relightx.index.contents import ListedShards
+from relightx.index.entries import GroupEntry, ShardEntry
 
 _BLOCK = 512
 _NAME_BYTES = 100
@@ -180,12 +181,30 @@ class GroupTable:
         return ValueError(f"{self.name}: damaged: {what}; copy it again or rebuild the shards")
 
 
-class Groups(Sequence):  # not of GroupEntry: a type check would read one
-    """Some portraits of a table, each a `GroupEntry` that is made when it is asked for.
+class _Made(Sequence):
+    """Things that are made when they are asked for; equal to any sequence of equal things.
 
     Pickles as a tuple of them all: what goes to another process is some shards' (an `Index` finds
     its table again instead).
     """
+
+    # Sequence of what is not said, since to check that would make one.
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[place] for place in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (list(self),)
+
+
+class Groups(_Made):
+    """Some portraits of a table, each a `GroupEntry`."""
 
     __slots__ = ("_rows", "_table")
 
@@ -203,13 +222,32 @@ class Groups(Sequence):  # not of GroupEntry: a type check would read one
     def __iter__(self) -> Iterator[GroupEntry]:
         return map(self._table.group, self._rows)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or isinstance(other, str):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
-
     def __repr__(self) -> str:
         return f"<{len(self)} portraits of {self._table.name}>"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return tuple, (list(self),)
+
+class Shards(_Made):
+    """The shards of a split, each a `ShardEntry` with its part of the table."""
+
+    __slots__ = ("_table", "listed")
+
+    def __init__(self, listed: ListedShards, table: GroupTable) -> None:
+        self.listed, self._table = listed, table
+
+    def __len__(self) -> int:
+        return len(self.listed.groups)
+
+    def __getitem__(self, place: SupportsIndex | slice) -> Any:
+        if isinstance(place, slice):
+            return tuple(self[number] for number in range(len(self))[place])
+        number = range(len(self))[place]
+        name, size, sha256, count = self.listed.shard(number)
+        end = int(self.listed.group_end[number])
+        return ShardEntry(name, size, sha256, Groups(self._table, range(end - count, end)))
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} shards of {self._table.name}>"
+
+    def holder_of(self, group: int) -> int:
+        """The number of the shard that holds the portrait of a number."""
+        return int(np.searchsorted(self.listed.group_end, group, "right"))

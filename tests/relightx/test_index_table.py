@@ -78,6 +78,15 @@ def test_portraits_are_a_sequence(split):
             groups[beyond]
 
 
+def test_shards_are_a_sequence(split):
+    shards, held = read_index(split).shards, three_portraits()
+    assert len(shards) == 2 and shards[-1] == held[1] and shards[1:] == tuple(held[1:])
+    assert [shard.name for shard in shards] == ["shard-000000.tar", "shard-000001.tar"]
+    assert shards == held and shards != held[:1]
+    with pytest.raises(IndexError):
+        shards[2]
+
+
 def test_members_are_a_mapping_in_the_order_of_the_shard(split):
     members = read_index(split).groups[1].members
     held = three_portraits()[0].groups[1].members
