@@ -8,7 +8,8 @@ the epoch of each visit travels with it.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -18,12 +19,14 @@ from relightx.data.cache import Held
 from relightx.data.config import DataConfig, cache_directory
 from relightx.data.order import RankBatches, TrainingOrder
 from relightx.data.plan import Plan, plan_sources
-from relightx.data.portraits import Example, TrainingPortraits, collate
+from relightx.data.portraits import Draw, Example, TrainingPortraits, collate
 from relightx.data.prefetch import Prefetcher
 from relightx.data.read import ShardReader
 from relightx.data.resume import DataState
+from relightx.data.stream import StreamedPortraits
 from relightx.data.workers import use_one_thread
 from relightx.index import Index, read_index
+from relightx.sample import Portrait
 from relightx.storage import LocalFolder
 
 _FAULTS_KEPT = 10
@@ -49,8 +52,9 @@ class TrainingBatches:
         config: DataConfig,
         batches: RankBatches,
         plan: Plan,
+        rank: int = 0,
     ) -> None:
-        self.indexes, self.config, self.plan = indexes, config, plan
+        self.indexes, self.config, self.plan, self.rank = indexes, config, plan, rank
         self.portraits = self.skipped = 0
         self.faults: deque[str] = deque(maxlen=_FAULTS_KEPT)
         self._batches = batches
@@ -77,7 +81,7 @@ class TrainingBatches:
     def _prefetched(self, going: ExitStack) -> Callable[[int], None]:
         """What is to be told of each step: to fetch shards ahead of it, where any are fetched."""
         cache = self.plan.cache
-        if cache is None:
+        if cache is None or self.config.reader == "stream":
             return lambda step: None
         shards = [(index.folder, shard) for index in self.indexes for shard in index.shards]
         is_far = [not isinstance(folder, LocalFolder) for folder, _ in shards]
@@ -96,16 +100,36 @@ class TrainingBatches:
         return going.enter_context(prefetcher).advance
 
     def _loader(self) -> DataLoader:
-        workers = self.config.num_workers
+        options: dict[str, Any] = {
+            "num_workers": self.config.num_workers,
+            "worker_init_fn": use_one_thread,
+            "pin_memory": torch.cuda.is_available(),
+            "prefetch_factor": 4 if self.config.num_workers else None,
+        }
+        if self.config.reader == "index":
+            return DataLoader(
+                self._examples, batch_sampler=self._batches, collate_fn=load, **options
+            )
         return DataLoader(
-            self._examples,
-            batch_sampler=self._batches,
-            num_workers=workers,
-            collate_fn=load,
-            worker_init_fn=use_one_thread,
-            pin_memory=torch.cuda.is_available(),
-            prefetch_factor=4 if workers else None,
+            self._stream(), self._batches.micro, collate_fn=self._load_streamed, **options
         )
+
+    def _stream(self) -> StreamedPortraits:
+        return StreamedPortraits(
+            self.indexes,
+            self._examples.draw,
+            self._batches.micro,
+            len(self._batches),
+            seed=self.config.seed,
+            start_step=self._batches.steps.start,
+            rank=self.rank,
+            weights=self.config.weights or None,
+            cache=self.plan.cache,
+            on_fault=self.config.on_fault,
+        )
+
+    def _load_streamed(self, streamed: Sequence[tuple[Draw, Portrait, tuple[str, ...]]]) -> Loaded:
+        return load([self._examples.example(*visit) for visit in streamed])
 
 
 def load(examples: list[Example]) -> Loaded:
@@ -160,5 +184,7 @@ def training_batches(
     batches = RankBatches(
         order, config.batch_size, start_step, stop_step, rank, num_ranks, num_micro, first_row
     )
+    if config.reader == "stream":
+        config = replace(config, fetch="shards")  # that is how it reads
     plan = plan_sources(indexes, config, num_ranks, node_ranks)
-    return TrainingBatches(indexes, config, batches, plan)
+    return TrainingBatches(indexes, config, batches, plan, rank)

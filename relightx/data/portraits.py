@@ -7,7 +7,7 @@ batch is the same on any cluster, faults included.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class TrainingPortraits(Dataset):
 
     def __getitems__(self, visits: list[Visit]) -> list[Example]:
         """Several at once, whose bytes a distant source can fetch side by side."""
-        draws = [self._draw(*visit) for visit in visits]
+        draws = [self._drawn(*visit) for visit in visits]
         found = self._views(draws)
         return [
             self._replaced(visit, views)
@@ -80,8 +80,8 @@ class TrainingPortraits(Dataset):
             for visit, draw, views in zip(visits, draws, found, strict=True)
         ]
 
-    def _draw(self, number: int, epoch: int) -> Draw:
-        rng = np.random.default_rng([self.config.seed, epoch, number])
+    def draw(self, number: int, rng: np.random.Generator) -> Draw:
+        """What a visit reads of a portrait and does with it."""
         count, held = self.config.num_lights, int(self.reader.lights[number])
         lights = rng.choice(held, count, replace=False).tolist()
         if not self.config.augment.mix:
@@ -90,6 +90,13 @@ class TrainingPortraits(Dataset):
         weight = rng.uniform(0, 1, count)
         weight[rng.random(count) >= self.config.augment.mix] = 1
         return Draw(number, lights + others, weight, rng)
+
+    def example(self, draw: Draw, portrait: Portrait, faults: tuple[str, ...] = ()) -> Example:
+        """What a visit makes of a portrait under the lights drawn."""
+        return replace(self._made(draw, fit(portrait, self.config.image_size)), faults=faults)
+
+    def _drawn(self, number: int, epoch: int) -> Draw:
+        return self.draw(number, np.random.default_rng([self.config.seed, epoch, number]))
 
     def _views(self, draws: list[Draw]) -> list[Views | ReadFault]:
         """Each portrait under its lights, at training size."""
@@ -143,11 +150,10 @@ class TrainingPortraits(Dataset):
         rng = np.random.default_rng([self.config.seed, epoch, number, _SUBSTITUTES])
         faults = [str(fault)]
         for _ in range(_SUBSTITUTES):
-            draw = self._draw(int(rng.integers(*self._alike(number))), epoch)
+            draw = self._drawn(int(rng.integers(*self._alike(number))), epoch)
             (views,) = self._views([draw])
             if not isinstance(views, ReadFault):
-                example = self._made(draw, views)
-                return Example(**{**vars(example), "faults": tuple(faults)})
+                return replace(self._made(draw, views), faults=tuple(faults))
             faults.append(str(views))
         raise ValueError(
             f"{_SUBSTITUTES} portraits in place of one that cannot be read cannot be read either;"

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,3 +203,79 @@ def test_evaluation_refuses_a_portrait_that_stands_in_two_splits(tiny_shards):
     index = read_index(tiny_shards / "val")
     with pytest.raises(ValueError, match="is in another of the splits too"):
         next(evaluation_batches([index, index], 32))
+
+
+def test_a_stream_gives_batches_of_the_same_kind(config):
+    """Other portraits in another order, but whole, lit as their light says, repeated by seed."""
+    streaming = replace(config, reader="stream")
+    batches = list(training_batches(streaming, 0, 5))
+    assert [tuple(batch.image.shape) for batch in batches] == [(4, 2, 3, 32, 32)] * 5
+    for batch in batches:
+        normal = batch.truth.normal[:, None]
+        image = batch.truth.albedo[:, None] * shade(normal, batch.truth.sh)
+        inside = batch.mask[:, None] & (normal[:, :, 2:] > 0.5)
+        error = ((image - batch.image).abs() / (batch.image + 0.05))[inside.expand_as(image)]
+        assert error.mean() < 0.01
+    assert_same(training_batches(streaming, 0, 5), batches)
+    later = next(iter(training_batches(streaming, 5, 6)))
+    assert not torch.equal(later.image, batches[0].image)
+
+
+def test_weights_share_every_batch_out(config, tiny_shards):
+    mixed = replace(
+        config, train=[f"{tiny_shards}/train", f"{tiny_shards}/val"], weights=[3.0, 1.0], batch_size=8
+    )
+    loader = training_batches(mixed, 0, 6)
+    numbers = [[number for number, _ in visits] for visits in loader._batches]
+    assert [sum(number >= 12 for number in visits) for visits in numbers] == [2] * 6
+    assert len(list(loader)) == 6
+
+
+@pytest.fixture
+def damaged(config, tiny_shards, tmp_path) -> DataConfig:
+    """One of the training shards lost its end."""
+    shutil.copytree(tiny_shards / "train", tmp_path / "train")
+    shard = sorted((tmp_path / "train").glob("*.tar"))[0]
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    return replace(config, train=[str(tmp_path / "train")], on_fault="skip")
+
+
+def test_what_cannot_be_read_is_replaced_alike_on_any_number_of_processes(damaged):
+    whole = training_batches(damaged, 0, 6)
+    batches = list(whole)
+    assert whole.portraits == 24 and 0 < whole.skipped < 12
+    assert all("the shard has" in fault for fault in whole.faults)
+    assert all(batch.image.abs().sum((1, 2, 3, 4)).min() > 0 for batch in batches)
+    parts = [training_batches(replace(damaged, num_workers=1), 0, 6, rank, 2) for rank in range(2)]
+    images = [[batch.image for batch in part] for part in parts]
+    for step, batch in enumerate(batches):
+        together = torch.cat([images[0][step], images[1][step]])
+        torch.testing.assert_close(together, batch.image, rtol=0, atol=0)
+    assert sum(part.skipped for part in parts) == whole.skipped
+
+
+def test_a_set_that_cannot_be_read_at_all_stops_even_where_skipping_is_allowed(damaged):
+    for shard in Path(damaged.train[0]).glob("*.tar"):
+        shard.write_bytes(b"")
+    with pytest.raises(ValueError, match="8 portraits in place of one that cannot be read cannot"):
+        list(training_batches(damaged, 0, 1))
+
+
+@pytest.mark.parametrize("fetch", ["shards", "members", "auto"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_from_s3_are_those_from_disk(config, s3, tiny_shards, tmp_path, fetch, num_workers):
+    folder = s3.new_folder()
+    for file in sorted((tiny_shards / "train").iterdir(), key=lambda file: file.suffix == ".json"):
+        folder.write(file.name, file.read_bytes())
+    far = replace(
+        config,
+        train=[folder.url],
+        s3=s3.options(),
+        fetch=fetch,
+        cache_dir=str(tmp_path / "cache"),
+        num_workers=num_workers,
+    )
+    loader = training_batches(far, 0, 6)
+    assert_same(loader, training_batches(config, 0, 6))
+    assert bool(list((tmp_path / "cache").rglob("*.tar"))) == (fetch != "members")
+    assert "S3" in loader.plan.sentence
