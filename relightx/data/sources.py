@@ -100,7 +100,7 @@ class _Files(Source):
 
     def read(self, wanted: Wanted) -> list[bytes]:
         if self._owner != os.getpid():
-            self.__del__()
+            self._let_go()  # a child's copies
             self._begin()
         with self._lock:  # or another thread could close the file
             file = self._file(wanted.folder, wanted.shard)
@@ -119,12 +119,15 @@ class _Files(Source):
     def close(self) -> None:
         """Let go of all files; they are opened again when they are needed."""
         with self._lock:
-            while self._open:
-                self._open.popitem()[1].close()
+            self._let_go()
 
     def __del__(self) -> None:
-        for opened in vars(self).get("_open", {}).values():
-            opened.close()
+        if "_open" in vars(self):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
 
     def _file(self, folder: Folder, shard: ShardEntry) -> int:
         name = self._name(folder, shard)

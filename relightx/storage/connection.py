@@ -91,7 +91,8 @@ class Connection:
 
         Fails at the deadline, counted from now, since a range is soon read. url: for messages.
         """
-        until, tries = time.monotonic() + self.options.deadline_s, 0
+        # A try begins while there is time for it to end.
+        last, tries = time.monotonic() + self.options.deadline_s - self._ranges.silence_s, 0
         while True:
             tries += 1
             try:
@@ -102,11 +103,12 @@ class Connection:
                 self._answered |= isinstance(error, ClientError)
                 if not self._may_pass(error):
                     return None
-                pause = random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries))
-                if time.monotonic() + pause + self._ranges.silence_s > until:
+                left = last - time.monotonic()
+                if left <= 0:
                     raise explained(error, url, self.endpoint, tries) from None
             self._note_retry()
-            time.sleep(pause)
+            pause = random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries))
+            time.sleep(min(pause, left))
 
     def find_bucket(self, url: str, bucket: str) -> None:
         """Raise OSError when there is no such bucket.
