@@ -1,41 +1,46 @@
-"""Which portraits each optimiser step uses: a pure function of the indexes, the seed and the row.
+"""Which portraits each optimiser step uses: a pure function of the shards, the seed and the row.
 
-A set of shards has one endless sequence of visits, its epochs one after another. Place p of it
-belongs to stream p % streams, so every stream gives equally much to each batch, an epoch may end
-anywhere in a batch, and no tail is dropped: each portrait is visited exactly once an epoch.
+A set of shards has one endless sequence of visits, its epochs one after another: every portrait is
+used exactly once an epoch, no tail is dropped however small the set, and to resume is to start at a
+row. Ranks, nodes, workers and micro-batches only cut a step's batch.
 
-An epoch permutes the shards and cuts their groups, laid end to end, into one piece a stream; at
-most streams - 1 shards lie in two pieces. Inside a piece, the groups of each `window` shards are
-permuted together. So a node that reads whole streams needs only their shards, a window at a time,
-and each once an epoch. Ranks, workers and micro-batches only cut a step's batch.
+Streams. Place p of the sequence belongs to stream p % streams, so all streams go through an epoch
+together. An epoch permutes the shards and cuts their portraits, laid end to end, into one piece a
+stream; at most streams - 1 shards lie in two pieces. A batch is the next rows of every stream,
+stream after stream, and ranks cut it in contiguous parts: so a node reads the streams of its part
+and no other's shards. Streams belong to the run, and stay when the number of nodes changes.
 
-Nothing of the size of an epoch is ever made: any place is found from the shards' sizes and one
-block's permutation, so to go on at step 10^9 is as quick as to begin. Permutations sort raw words
-of Philox, whose stream is fixed, and not `Generator.permutation`, which numpy may change.
+Windows. A piece is read in blocks of at most `window` shards, as even as shards allow since a short
+last block would hardly be shuffled, and portraits are permuted inside a block. Nothing of the size
+of an epoch is ever made: any row is found from the shards' sizes and one block's permutation.
+Permutations sort raw words of Philox, whose sequence is fixed; `Generator.permutation` may change.
 
-In a weighted mixture the rows of a stream go to the sets by exact rounding: of the first t rows of
-stream i, set 1 gets floor(t * w1 + i / streams), which over all streams is floor(streams * t * w1)
-(Hermite's identity); the others share the rest likewise. There is no drift, however long the run.
+Mixtures. With weights each set has its own sequence, and the rows of a stream go to the sets by
+rounding exact integers: of the first t rows of stream i, the first set has
+floor(t * w + i / streams), and what is left is shared out likewise. Over all streams the first set
+so has floor(streams * t * w) (Hermite's identity): two sets are within one row of their shares at
+any row, and three or more within a few. There is no drift, however long the run.
 """
 
 import heapq
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int, Int64, UInt64
 from torch.utils.data import Sampler
 
 Visit = tuple[int, int]
 """A portrait's number, through all sets in their order, and the epoch of its set."""
 
-_EPOCHS_KEPT = 4
-_FINENESS = 10**6
-"""Weights are rounded to fractions of no greater denominator."""
+_EPOCHS_KEPT = 2
+"""Whose shards stay permuted: the streams of a batch may be in two."""
+
+_SHARDS, _PORTRAITS = 0, 1  # what words are drawn for
+_BASES = (2, 3, 5, 7, 11, 13, 17, 19)
 
 
 class Need(NamedTuple):
@@ -46,197 +51,84 @@ class Need(NamedTuple):
     last_step: int
 
 
-class Block(NamedTuple):
-    """Portraits shuffled together: k-th to (k + len(groups))-th visit of a stream to a set.
-
-    shards and groups are numbers within the set; groups are in the order of the visits.
-    """
-
-    start: int
-    epoch: int
-    shards: np.ndarray
-    groups: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Epoch:
-    """Where an epoch's shards lie: permuted, with the number of groups before each."""
-
-    shards: np.ndarray
-    before: np.ndarray
-
-
-class SetOrder:
-    """The endless sequence of one set, stream by stream."""
-
-    def __init__(
-        self, groups_per_shard: np.ndarray, *, seed: int, window: int, streams: int, salt: int
-    ) -> None:
-        self.groups_per_shard = np.asarray(groups_per_shard, np.int64)
-        self.first = np.concatenate([[0], np.cumsum(self.groups_per_shard)])
-        self.num_groups = int(self.first[-1])
-        self.window, self.streams = window, streams
-        self._key = (seed, salt)
-        self._epoch = lru_cache(_EPOCHS_KEPT)(self._make_epoch)
-        self._held: dict[int, Block] = {}
-
-    def visits(self, stream: int, k: int) -> Iterator[Visit]:
-        """A stream's visits from its k-th on, without end: group within the set, and epoch."""
-        while True:
-            block = self.block(stream, k)
-            for group in block.groups[k - block.start :].tolist():
-                yield group, block.epoch
-            k = block.start + len(block.groups)
-
-    def block(self, stream: int, k: int) -> Block:
-        """The block that holds the k-th visit of a stream."""
-        held = self._held.get(stream)
-        if held is None or not held.start <= k < held.start + len(held.groups):
-            held = self._held[stream] = self._make_block(stream, k)
-        return held
-
-    def _make_epoch(self, epoch: int) -> _Epoch:
-        order = _permutation(len(self.groups_per_shard), (*self._key, epoch))
-        sizes = self.groups_per_shard[order]
-        return _Epoch(order, np.concatenate([[0], np.cumsum(sizes)]))
-
-    def _make_block(self, stream: int, k: int) -> Block:
-        epoch = (k * self.streams + stream) // self.num_groups
-        first, start, end = self._piece(epoch, stream)
-        laid = self._epoch(epoch)
-        place = start + k - first
-        # Shards by position in the epoch's order: the piece's first one, this place's one.
-        begin = int(np.searchsorted(laid.before, start, "right")) - 1
-        here = int(np.searchsorted(laid.before, place, "right")) - 1
-        number = (here - begin) // self.window
-        positions = range(begin + number * self.window, len(laid.shards))[: self.window]
-        low = max(start, int(laid.before[positions.start]))
-        high = min(end, int(laid.before[positions.stop]))
-        shards = laid.shards[positions.start : positions.stop]
-        groups = self._between(laid, positions, low, high)
-        groups = groups[_permutation(len(groups), (*self._key, epoch, stream, number))]
-        return Block(first + low - start, epoch, shards, groups)
-
-    def _piece(self, epoch: int, stream: int) -> tuple[int, int, int]:
-        """A stream's part of an epoch: its first k, and where it starts and ends among the groups.
-
-        Stream i has the places p of the epoch with p % streams == i.
-        """
-        begin, end = epoch * self.num_groups, (epoch + 1) * self.num_groups
-        start = self._upto(end, stream) - self._upto(begin, stream)
-        stop = self._upto(end, stream + 1) - self._upto(begin, stream + 1)
-        return self._upto(begin, stream + 1) - self._upto(begin, stream), start, stop
-
-    def _upto(self, place: int, stream: int) -> int:
-        """How many of the places below `place` belong to the streams below `stream`."""
-        rows, rest = divmod(place, self.streams)
-        return rows * stream + min(rest, stream)
-
-    def _between(self, laid: _Epoch, positions: range, low: int, high: int) -> np.ndarray:
-        """Numbers of the groups that lie from low to high in an epoch's order of shards."""
-        parts = []
-        for position in positions:
-            before = int(laid.before[position])
-            first = int(self.first[laid.shards[position]]) - before
-            stop = min(high, int(laid.before[position + 1]))
-            parts.append(np.arange(first + max(low, before), first + stop))
-        return np.concatenate(parts)
-
-
 class TrainingOrder:
-    """The endless sequence of batches of one set or a weighted mixture of several.
+    """The endless rows of visits; every stream has one visit in a row.
 
-    sets: groups per shard of each set. Portraits and shards are numbered through all sets in their
-    order. weights: share of each set in every batch; None: all shards are one set, each portrait
-    once an epoch. Raises ValueError for sets without groups and weights that cannot be.
+    sets: of each training split the number of portraits in each shard. Portraits and shards are
+    numbered through all sets in their order. weights: share of each set in every batch, in any
+    unit; none: all shards are one set, each portrait once an epoch. window: shards of a stream that
+    are shuffled together.
+
+    Raises ValueError for settings, sets and weights that make no order.
     """
 
     def __init__(
         self,
-        sets: Sequence[np.ndarray],
+        sets: Sequence[Int[np.ndarray, " _"]],
         *,
         seed: int,
         window: int,
         streams: int = 1,
         weights: Sequence[float] | None = None,
     ) -> None:
-        for name, value in (("window", window), ("streams", streams)):
-            if value < 1:
-                raise ValueError(f"data.{name} is {value}; 1 or more needed")
-        if weights is None:
-            sets, weights = [np.concatenate([np.asarray(sizes) for sizes in sets])], [1.0]
+        for name, value, low in (("seed", seed, 0), ("window", window, 1), ("streams", streams, 1)):
+            if not low <= value < 1 << 64:
+                raise ValueError(f"data.{name} is {value}; {low} to 2^64 - 1 needed")
+        if weights:
+            _check_weights(weights, len(sets))
+        else:
+            sets, weights = [np.concatenate(sets)], [1.0]
         self.streams = streams
-        self.sets = [
-            SetOrder(sizes, seed=seed, window=window, streams=streams, salt=salt)
-            for salt, sizes in enumerate(sets)
-        ]
-        for number, one in enumerate(self.sets):
-            if not one.num_groups:
+        self._mixture = _Mixture(weights, streams)
+        self._sets: list[_SetOrder] = []
+        self.num_groups = first_shard = 0
+        for number, groups in enumerate(sets):
+            if not groups.any():
                 raise ValueError(f"training split {number + 1} of {len(sets)} has no portraits")
-        self._shares = _shares(weights, len(self.sets))
-        self._first_group = np.cumsum([0, *(one.num_groups for one in self.sets)]).tolist()
-        self._first_shard = np.cumsum([0, *(len(one.groups_per_shard) for one in self.sets)])
+            one = _SetOrder(groups, seed=seed, number=number, window=window, streams=streams)
+            one.first += self.num_groups
+            one.shards += first_shard
+            self._sets.append(one)
+            self.num_groups += one.total
+            first_shard += len(groups)
 
-    @property
-    def num_groups(self) -> int:
-        return self._first_group[-1]
+    def batch(self, row: int, rows: int, start: int = 0, stop: int | None = None) -> list[Visit]:
+        """The visits of `rows` rows of every stream from `row` on, stream after stream.
 
-    def batch(self, row: int, rows: int) -> list[Visit]:
-        """The visits of `rows` rows of every stream from `row` on, stream after stream."""
-        return [visit for stream in range(self.streams) for visit in self.visits(stream, row, rows)]
+        start, stop: only that part of the list, at the cost of that part only.
+        """
+        stop = self.streams * rows if stop is None else stop
+        found: list[Visit] = []
+        for stream in range(start // rows, -(-stop // rows)):
+            low, high = max(0, start - stream * rows), min(rows, stop - stream * rows)
+            found += self.visits(stream, row + low, high - low)
+        return found
 
     def visits(self, stream: int, row: int, rows: int) -> list[Visit]:
         """The visits of one stream's rows."""
-        counts = self._counts(row, stream)
-        going = [one.visits(stream, k) for one, k in zip(self.sets, counts, strict=True)]
-        if len(self.sets) == 1:
-            return list(islice(going[0], rows))
-        found = []
-        for after in range(row + 1, row + rows + 1):
-            following = self._counts(after, stream)
-            number = next(n for n, k in enumerate(following) if k > counts[n])
-            group, epoch = next(going[number])
-            found.append((group + self._first_group[number], epoch))
-            counts = following
-        return found
+        if len(self._sets) == 1:
+            return self._sets[0].visits(stream, row, row + rows)
+        numbers = self._mixture.sets(stream, row, rows)
+        counts = self._mixture.counts(stream, row)
+        queues = [
+            iter(one.visits(stream, count, count + numbers.count(number)))
+            for number, (one, count) in enumerate(zip(self._sets, counts, strict=True))
+        ]
+        return [next(queues[number]) for number in numbers]
 
     def blocks(self, stream: int, row: int) -> Iterator[tuple[int, int, list[int]]]:
-        """First row, last row and shards of each block that a stream enters from `row` on.
-
-        In the order of their first rows, without end.
-        """
-        return heapq.merge(*(self._blocks(stream, row, number) for number in range(len(self.sets))))
+        """First row, last row and shards of each block from `row` on, by first rows; endless."""
+        return heapq.merge(
+            *(self._blocks(stream, row, number) for number in range(len(self._sets)))
+        )
 
     def _blocks(self, stream: int, row: int, number: int) -> Iterator[tuple[int, int, list[int]]]:
-        k, one = self._counts(row, stream)[number], self.sets[number]
+        one, place = self._sets[number], self._mixture.counts(stream, row)[number]
         while True:
-            block = one.block(stream, k)
-            end = block.start + len(block.groups)
-            first, last = self._row_of(stream, number, k), self._row_of(stream, number, end - 1)
-            yield first, last, (block.shards + self._first_shard[number]).tolist()
-            k = end
-
-    def _row_of(self, stream: int, number: int, k: int) -> int:
-        """The row in which a stream visits a set for the k-th time."""
-        low, high = k, k
-        while self._counts(high + 1, stream)[number] <= k:
-            low, high = high + 1, 2 * high + 1
-        while low < high:
-            middle = (low + high) // 2
-            if self._counts(middle + 1, stream)[number] > k:
-                high = middle
-            else:
-                low = middle + 1
-        return low
-
-    def _counts(self, rows: int, stream: int) -> list[int]:
-        """How many of a stream's first rows each set has."""
-        counts = []
-        for share in self._shares:
-            over, under = share.numerator * self.streams, share.denominator * self.streams
-            counts.append((rows * over + stream * share.denominator) // under)
-            rows -= counts[-1]
-        return [*counts, rows]
+            block = one.block(stream, place)
+            first = self._mixture.row_of(stream, number, place)
+            place = block.last
+            yield first, self._mixture.row_of(stream, number, place - 1), one.shards_of(block)
 
 
 class RankBatches(Sampler[list[Visit]]):
@@ -244,8 +136,10 @@ class RankBatches(Sampler[list[Visit]]):
 
     batch_size counts the portraits of an optimiser step over all ranks and micro-batches, so a run
     sees the same data on any number of processes. A rank's part is contiguous, so that a node stays
-    inside its streams. first_row: the row that start_step begins with. Raises ValueError when the
-    streams, or ranks and micro-batches, do not divide the batch size.
+    inside its streams. first_row: the row that start_step begins with; none: as if all steps before
+    had been of this batch size.
+
+    Raises ValueError when streams, or ranks and micro-batches, do not divide the batch size.
     """
 
     def __init__(
@@ -257,7 +151,7 @@ class RankBatches(Sampler[list[Visit]]):
         rank: int = 0,
         num_ranks: int = 1,
         num_micro: int = 1,
-        first_row: int = 0,
+        first_row: int | None = None,
     ) -> None:
         self.rows, rest = divmod(batch_size, order.streams)
         if rest:
@@ -270,8 +164,10 @@ class RankBatches(Sampler[list[Visit]]):
                 f"data.batch_size is {batch_size}, which {num_ranks} processes x {num_micro}"
                 " micro-batches do not divide"
             )
-        self.order, self.steps, self.first_row = order, range(start_step, stop_step), first_row
-        self.num_micro = num_micro
+        if not 0 <= rank < num_ranks:
+            raise ValueError(f"rank is {rank}; 0 to {num_ranks - 1} needed")
+        self.order, self.steps, self.num_micro = order, range(start_step, stop_step), num_micro
+        self.first_row = start_step * self.rows if first_row is None else first_row
         share = self.micro * num_micro
         self._part = range(rank * share, (rank + 1) * share)
 
@@ -279,10 +175,11 @@ class RankBatches(Sampler[list[Visit]]):
         return len(self.steps) * self.num_micro
 
     def __iter__(self) -> Iterator[list[Visit]]:
+        start, stop = self._part.start, self._part.stop
         for step in self.steps:
-            visits = self._visits(self.row_after(step))
-            for start in range(0, len(visits), self.micro):
-                yield visits[start : start + self.micro]
+            visits = self.order.batch(self.row_after(step), self.rows, start, stop)
+            for first in range(0, len(visits), self.micro):
+                yield visits[first : first + self.micro]
 
     def row_after(self, step: int) -> int:
         """The row that follows the first `step` steps: where a run that stops there goes on."""
@@ -293,46 +190,210 @@ class RankBatches(Sampler[list[Visit]]):
         return self.steps.start + micro_batch // self.num_micro
 
     def needs(self) -> Iterator[Need]:
-        """The shards that this rank may read, in the order of the steps that first do.
+        """The shards of the blocks that this rank is in, in the order of the steps that first are.
 
-        A shard comes again when it is needed again.
+        A shard comes again when it is needed later than what has come says.
         """
         streams = range(self._part.start // self.rows, -(-self._part.stop // self.rows))
-        blocks = (self.order.blocks(stream, self.first_row) for stream in streams)
-        for first, last, shards in heapq.merge(*blocks):
-            first_step, last_step = self._step_at(first), self._step_at(last)
+        known: dict[int, int] = {}
+        for first, last, shards in heapq.merge(*(self._stays(stream) for stream in streams)):
+            for shard in shards:
+                if known.get(shard, -1) < last:
+                    known[shard] = last
+                    yield Need(shard, first, last)
+
+    def _stays(self, stream: int) -> Iterator[tuple[int, int, list[int]]]:
+        """First step, last step and shards of the blocks of a stream that this rank is in."""
+        low = max(0, self._part.start - stream * self.rows)
+        high = min(self.rows, self._part.stop - stream * self.rows)
+        for first, last, shards in self.order.blocks(stream, self.first_row):
+            # This rank has rows `low` to `high` of a step; blocks may begin after or end before.
+            first_step, row = divmod(first - self.first_row, self.rows)
+            first_step += self.steps.start + (row >= high)
+            last_step, row = divmod(last - self.first_row, self.rows)
+            last_step += self.steps.start - (row < low)
             if first_step >= self.steps.stop:
                 return
-            yield from (Need(shard, first_step, last_step) for shard in shards)
+            if first_step <= last_step:
+                yield first_step, min(last_step, self.steps.stop - 1), shards
 
-    def _visits(self, row: int) -> list[Visit]:
-        found = []
-        place = self._part.start
-        while place < self._part.stop:
-            stream, into = divmod(place, self.rows)
-            count = min(self.rows - into, self._part.stop - place)
-            found += self.order.visits(stream, row + into, count)
-            place += count
+
+class _Block(NamedTuple):
+    """Portraits of a stream that are shuffled together.
+
+    first, last: their places among the stream's own, last excluded. begin, end: where they lie in
+    the epoch; low, high: their shards, in the epoch's permutation.
+    """
+
+    first: int
+    last: int
+    epoch: int
+    stream: int
+    number: int
+    begin: int
+    end: int
+    low: int
+    high: int
+
+
+class _SetOrder:
+    """The endless sequence of one set, stream by stream. Shards without portraits are left out.
+
+    first, shards: the number of each shard's first portrait, and its own.
+    """
+
+    def __init__(
+        self,
+        groups_per_shard: Int[np.ndarray, " shards"],
+        *,
+        seed: int,
+        number: int,
+        window: int,
+        streams: int,
+    ) -> None:
+        groups = groups_per_shard.astype(np.int64)
+        self.shards = np.flatnonzero(groups)
+        self.groups = groups[self.shards]
+        self.first = np.cumsum(self.groups) - self.groups
+        self.total = int(self.groups.sum())
+        self.seed, self.number, self.window, self.streams = seed, number, window, streams
+        self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._held: dict[int, tuple[_Block, np.ndarray]] = {}
+
+    def visits(self, stream: int, place: int, last: int) -> list[Visit]:
+        """The visits at a stream's own places from `place` to `last`, last excluded."""
+        found: list[Visit] = []
+        while place < last:
+            held = self._held.get(stream)
+            if held is None or not held[0].first <= place < held[0].last:
+                block = self.block(stream, place)
+                held = self._held[stream] = block, self._portraits(block)
+            block, portraits = held
+            stop = min(last, block.last)
+            part = portraits[place - block.first : stop - block.first].tolist()
+            found += [(number, block.epoch) for number in part]
+            place = stop
         return found
 
-    def _step_at(self, row: int) -> int:
-        return self.steps.start + (row - self.first_row) // self.rows
+    def block(self, stream: int, place: int) -> _Block:
+        """The block that holds a stream's `place`-th place."""
+        epoch = (place * self.streams + stream) // self.total
+        first = -((stream - epoch * self.total) // self.streams)
+        start, stop = self._cut(epoch, stream), self._cut(epoch, stream + 1)
+        ends = self._epoch(epoch)[1]
+        low = int(np.searchsorted(ends, start, "right")) - 1
+        count = int(np.searchsorted(ends, stop, "left")) - low
+        shard = int(np.searchsorted(ends, start + place - first, "right")) - 1 - low
+        blocks = -(-count // self.window)
+        number = ((shard + 1) * blocks - 1) // count
+        low, high = low + number * count // blocks, low + (number + 1) * count // blocks
+        begin, end = max(start, int(ends[low])), min(stop, int(ends[high]))
+        first, last = first + begin - start, first + end - start
+        return _Block(first, last, epoch, stream, number, begin, end, low, high)
+
+    def shards_of(self, block: _Block) -> list[int]:
+        """The numbers of a block's shards."""
+        return self.shards[self._epoch(block.epoch)[0][block.low : block.high]].tolist()
+
+    def _cut(self, epoch: int, stream: int) -> int:
+        """Where a stream's piece begins in the epoch: how many places streams below it have."""
+        below = [
+            rows * stream + min(rest, stream)
+            for rows, rest in (divmod(self.total * at, self.streams) for at in (epoch, epoch + 1))
+        ]
+        return below[1] - below[0]
+
+    def _epoch(self, epoch: int) -> tuple[Int64[np.ndarray, " shards"], Int64[np.ndarray, " ends"]]:
+        """The shards permuted, and where each begins among the portraits, and the last ends."""
+        if epoch not in self._epochs:
+            words = self._words(len(self.shards), _SHARDS, epoch)
+            order = np.argsort(words, kind="stable")
+            if len(self._epochs) >= _EPOCHS_KEPT:
+                del self._epochs[next(iter(self._epochs))]
+            self._epochs[epoch] = order, np.concatenate([[0], np.cumsum(self.groups[order])])
+        return self._epochs[epoch]
+
+    def _portraits(self, block: _Block) -> Int64[np.ndarray, " portraits"]:
+        """The numbers of a block's portraits, in the order of their visits."""
+        order, ends = self._epoch(block.epoch)
+        ends = ends[block.low : block.high + 1]
+        shift = self.first[order[block.low : block.high]] - ends[:-1]
+        counts = np.diff(ends.clip(block.begin, block.end))
+        numbers = np.arange(block.begin, block.end) + np.repeat(shift, counts)
+        words = self._words(len(numbers), _PORTRAITS, block.epoch, block.stream, block.number)
+        return numbers[np.argsort(words, kind="stable")]
+
+    def _words(
+        self, count: int, purpose: int, epoch: int, stream: int = 0, number: int = 0
+    ) -> UInt64[np.ndarray, " count"]:
+        key = np.array([self.seed, 2 * self.number + purpose], np.uint64)
+        counter = np.array([0, epoch, stream, number], np.uint64)  # Philox counts in the first
+        return np.random.Philox(key=key, counter=counter).random_raw(count)
 
 
-def _shares(weights: Sequence[float], num_sets: int) -> list[Fraction]:
-    """What each set but the last takes of what the sets before it leave."""
+class _Mixture:
+    """How many of a stream's rows each set has, in integers.
+
+    Offsets differ from set to set, to spread the streams in which one set is ahead evenly for the
+    next: with the same for all, the shares of three sets over 512 streams were 125 rows off.
+    """
+
+    def __init__(self, weights: Sequence[float], streams: int) -> None:
+        exact = [Fraction(repr(float(weight))) for weight in weights]  # 0.1 is 1/10
+        self._shares = [share / sum(exact) for share in exact]
+        self._levels: list[tuple[int, int, list[int]]] = []
+        for level, share in enumerate(exact[:-1]):
+            share /= sum(exact[level:])
+            offsets = [share.denominator * offset for offset in _spread(streams, level)]
+            self._levels.append((share.numerator * streams, share.denominator * streams, offsets))
+
+    def counts(self, stream: int, rows: int) -> list[int]:
+        """How many of a stream's first `rows` rows each set has."""
+        counts = []
+        for over, under, offsets in self._levels:
+            counts.append((rows * over + offsets[stream]) // under)
+            rows -= counts[-1]
+        return [*counts, rows]
+
+    def sets(self, stream: int, row: int, rows: int) -> list[int]:
+        """Which set each of the rows goes to, from `row` on: the one whose count then grows."""
+        rests = []
+        for over, under, offsets in self._levels:
+            count, rest = divmod(row * over + offsets[stream], under)
+            rests.append(rest)
+            row -= count
+        return [self._next(rests) for _ in range(rows)]
+
+    def _next(self, rests: list[int]) -> int:
+        """The set of the row that follows; rests: what each level is past its count, kept up."""
+        for number, (over, under, _) in enumerate(self._levels):
+            rests[number] += over
+            if rests[number] >= under:
+                rests[number] -= under
+                return number
+        return len(self._levels)
+
+    def row_of(self, stream: int, number: int, place: int) -> int:
+        """The row in which a stream is at its `place`-th visit to a set."""
+        if not self._levels:
+            return place
+        enough = range(math.ceil((place + 1 + len(self._shares)) / self._shares[number]))
+        return bisect_left(enough, place + 1, key=lambda t: self.counts(stream, t)[number]) - 1
+
+
+def _spread(streams: int, level: int) -> list[int]:
+    """Each stream's offset: its number, and on later levels its rank in van der Corput's order."""
+    if not level:
+        return list(range(streams))
+    base = _BASES[(level - 1) % len(_BASES)]
+    powers = [base**digit for digit in range(streams.bit_length())]
+    order = sorted(range(streams), key=lambda i: [i // power % base for power in powers])
+    return np.argsort(order).tolist()
+
+
+def _check_weights(weights: Sequence[float], num_sets: int) -> None:
     if len(weights) != num_sets:
         raise ValueError(f"data.weights has {len(weights)} numbers for {num_sets} training splits")
     for weight in weights:
         if not 0 < weight < math.inf:
-            raise ValueError(f"data.weights holds {weight}; each must be above 0")
-    exact = [Fraction(weight).limit_denominator(_FINENESS) for weight in weights]
-    if not all(exact):
-        raise ValueError(f"data.weights {list(weights)} hold one below {1 / _FINENESS:g}")
-    return [share / sum(exact[number:]) for number, share in enumerate(exact[:-1])]
-
-
-def _permutation(count: int, key: tuple[int, ...]) -> np.ndarray:
-    """Numbers 0 to count in an order that the key gives, the same with every version of numpy."""
-    words = np.random.Philox(np.random.SeedSequence(key)).random_raw(count)
-    return np.argsort(words, kind="stable")
+            raise ValueError(f"data.weights holds {weight}; each must be above 0, and finite")
