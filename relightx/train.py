@@ -232,7 +232,7 @@ def _training_batches(
 
 def _agree_on_replaced(
     loader: TrainingBatches, accelerator: Accelerator, step: int
-) -> dict[str, float]:
+) -> dict[str, int]:
     """The portraits of all processes that could not be read and were replaced, for the log.
 
     Raises ValueError, in every process at the same step, when they are too many: more than

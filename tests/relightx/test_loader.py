@@ -223,7 +223,10 @@ def test_a_stream_gives_batches_of_the_same_kind(config):
 
 def test_weights_share_every_batch_out(config, tiny_shards):
     mixed = replace(
-        config, train=[f"{tiny_shards}/train", f"{tiny_shards}/val"], weights=[3.0, 1.0], batch_size=8
+        config,
+        train=[f"{tiny_shards}/train", f"{tiny_shards}/val"],
+        weights=[3.0, 1.0],
+        batch_size=8,
     )
     loader = training_batches(mixed, 0, 6)
     numbers = [[number for number, _ in visits] for visits in loader._batches]

@@ -150,7 +150,9 @@ def stopped(tiny_model, tiny_shards, tmp_path) -> tuple[Path, Path]:
     shutil.copytree(tiny_shards / "train", split)
     last = sorted(split.glob("*.tar"))[-1]
     os.truncate(last, last.stat().st_size - 1000)
-    with pytest.raises(ValueError, match=rf"of 12 portraits cannot be read.*{last}: .* the shard has .* bytes"):
+    with pytest.raises(
+        ValueError, match=rf"of 12 portraits cannot be read.*{last}: .* the shard has .* bytes"
+    ):
         pseudolabel(tiny_model, split, out)
     return split, out
 

@@ -215,6 +215,46 @@ def test_a_truncated_shard_stops_the_run_in_one_line(tiny_options, tiny_shards, 
     assert "Traceback" not in said
 
 
+@pytest.fixture
+def damaged(tiny_options, tiny_shards, tmp_path) -> list[str]:
+    """Options of a run whose portraits in one shard of several cannot be read."""
+    shutil.copytree(tiny_shards / "train", tmp_path / "train")
+    shard = sorted((tmp_path / "train").glob("*.tar"))[0]
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    options = [f"--data.train=[{tmp_path / 'train'}]", "--data.on_fault=skip"]
+    return [*tiny_options(tmp_path / "run"), *options]
+
+
+def test_few_portraits_that_cannot_be_read_are_replaced_counted_and_told(damaged, tmp_path, capsys):
+    assert main([*damaged, "--data.max_skipped=0.6"]) == 0
+    said = capsys.readouterr().err
+    counts = [r["replaced"] for r in read_log(tmp_path / "run" / "log.jsonl") if "replaced" in r]
+    assert counts == sorted(counts) and 0 < counts[-1] < 64
+    assert "replaced: " in said and "the shard has" in said
+
+
+def test_too_many_that_cannot_be_read_stop_the_run(damaged, capsys):
+    assert main([*damaged, "--data.max_skipped=0.01"]) == 2
+    said = capsys.readouterr().err
+    assert "could not be read and were replaced, more than data.max_skipped 0.01 allows" in said
+
+
+def test_a_run_from_s3_is_the_run_from_disk(tiny_run, tiny_options, tiny_shards, s3, tmp_path):
+    places = {split: s3.new_folder() for split in ("train", "val")}
+    for split, folder in places.items():
+        for file in sorted((tiny_shards / split).iterdir(), reverse=True):
+            folder.write(file.name, file.read_bytes())
+    options = [
+        *tiny_options(tmp_path / "run"),
+        f"--data.train=[{places['train'].url}]",
+        f"--data.val=[{places['val'].url}]",
+        f"--data.s3.endpoint_url={s3.endpoint}",
+        f"--data.cache_dir={tmp_path / 'cache'}",
+    ]
+    assert main(options) == 0
+    assert curves(tmp_path / "run") == curves(tiny_run)
+
+
 @pytest.mark.parametrize("log_every", [1, 10])
 def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_term(
     tiny_options, tmp_path, log_every, capsys
