@@ -100,16 +100,20 @@ class ShardReader:
     def _each(self, requests: Sequence[Request], labels: bool) -> Iterator[Portrait | ReadFault]:
         asked = [self._asked(number, lights, labels) for number, lights in requests]
         found = self._bytes(asked)
-        for each in asked:
-            if isinstance(each, ReadFault):
-                yield each
-                continue
-            data = next(found[each.source])
-            if isinstance(data, ReadFault):
-                yield data.of(each.group.key)
-                continue
-            portrait = each.portrait(data)
-            yield self._again(each) if isinstance(portrait, ReadFault) else portrait
+        try:
+            for each in asked:
+                if isinstance(each, ReadFault):
+                    yield each
+                    continue
+                data = next(found[each.source])
+                if isinstance(data, ReadFault):
+                    yield data.of(each.group.key)
+                    continue
+                portrait = each.portrait(data)
+                yield self._again(each) if isinstance(portrait, ReadFault) else portrait
+        finally:
+            for source in found:
+                source.rest()
 
     def _bytes(
         self, asked: Sequence["_Asked | ReadFault"]

@@ -236,21 +236,28 @@ def test_a_shard_that_was_evicted_comes_back(far, split, tmp_path):
     assert cache.downloads == 6 and cache.evictions == 5
 
 
-def test_a_cached_copy_cut_anywhere_is_never_read_short(far, split, tmp_path):
-    shard = far.shards[0]
+def test_a_cached_copy_cut_anywhere_is_fetched_anew(local, tmp_path):
+    shard = local.shards[0]
     cache = ShardCache(tmp_path / "cache", BUDGET)
-    reader = ShardReader([far], [CachedShards(cache)])
-    right = reader.read(0, [1])
+    reader = ShardReader([local], [CachedShards(cache)])
+    right = reader.read(0, [1]).image
     path = cache.path_of(shard.sha256)
-    for size in range(0, shard.bytes, 512 * 19):
+    cuts = range(0, shard.bytes, 512)
+    for size in cuts:
         os.truncate(path, size)
-        fresh = ShardReader([far], [CachedShards(cache)])  # which has not opened it yet
-        np.testing.assert_array_equal(fresh.read(0, [1]).image, right.image)
+        np.testing.assert_array_equal(reader.read(0, [1]).image, right)
         assert path.stat().st_size == shard.bytes
-    offset, _ = far.groups[0].members["light001.png"]
-    os.truncate(path, offset + 5)
-    with pytest.raises(ReadFault, match="only 5 bytes are there"):
-        fresh.read(0, [1])
+    assert cache.downloads == 1 + len(cuts)
+
+
+def test_a_cached_copy_cut_while_it_is_open_is_a_fault(local, tmp_path):
+    cache = ShardCache(tmp_path / "cache", BUDGET)
+    source = CachedShards(cache)
+    source.read(wanted(local))
+    os.truncate(cache.path_of(local.shards[0].sha256), 1005)
+    with pytest.raises(ReadFault, match="only 5 bytes are there") as caught:
+        source.read(wanted(local))
+    assert (caught.value.start, caught.value.size) == (1000, 24)
 
 
 def test_another_shard_of_equal_size_never_enters_the_cache(far, s3, tmp_path):
@@ -263,6 +270,22 @@ def test_another_shard_of_equal_size_never_enters_the_cache(far, s3, tmp_path):
     assert str(caught.value).startswith(f"{far.folder.url}/{shard.name}: ")
     assert shard.sha256 in str(caught.value)
     assert not list((tmp_path / "cache").glob("*/*.tar"))
+
+
+def test_readers_of_a_tight_cache_do_not_wait_for_each_other(far, tmp_path):
+    """Each holds shards while it reads, and none while it has nothing to read or waits."""
+    room = sum(sorted(shard.bytes for shard in far.shards)[-2:])
+    cache = ShardCache(tmp_path / "cache", room)
+    readers = [ShardReader([far], [CachedShards(cache)]) for _ in range(2)]
+    started = time.monotonic()
+    for turn in range(3):
+        for reader in readers:
+            found = reader.read_many([(number, [turn]) for number in (0, 5, 11, 3, 8)])
+            keys = " ".join(portrait.key for portrait in found)
+            assert keys == "ball00 ball05 ball11 ball03 ball08"
+            assert open_shards(tmp_path / "cache") == []
+    assert time.monotonic() - started < 20  # a reader that cannot get room waits for a minute
+    assert cache.evictions > 0
 
 
 def test_a_cache_without_room_is_a_fault_that_names_the_shard(far, tmp_path):
