@@ -49,6 +49,7 @@ SMALLER = {
     " --data.batch_size 2 --data.image_size 32 --run.validate_lights 2",
     "accelerate launch --config_file configs/accelerate/ddp_cpu.yaml": "--run.steps 2"
     " --run.validate_every 2",
+    "relightx bench-data": "--batches 2 --warm-up 1",
     "relightx evaluate": "--lights 3",
     "relightx pseudolabel": "",
     "relightx decompose": "",
