@@ -233,6 +233,8 @@ class CachedShards(_Files):
 class RangedShards(Source):
     """Shards in S3 of which only the spans asked for are read, many at a time.
 
+    No digest is known of a span. Over https it cannot change on its way; over http the checksums
+    of PNG tell, which JPEG does not have.
     threads: requests under way at a time, in each process.
     """
 
