@@ -4,15 +4,16 @@ import os
 import pickle
 import shutil
 import time
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import fault_proxy as faults
 import numpy as np
 import pytest
+from balls import ball
 from hypothesis import given
 from hypothesis import strategies as st
+from open_shards import open_shards
 
 from relightx.data.cache import ShardCache
 from relightx.data.fault import ReadFault
@@ -26,8 +27,8 @@ from relightx.data.sources import (
     Wanted,
     runs,
 )
-from relightx.index import Index, ShardEntry, read_index
-from relightx.storage import Folder, LocalFolder
+from relightx.index import Index, read_index
+from relightx.storage import Folder
 from shards.write import write_split
 
 BUDGET = 1 << 30
@@ -46,16 +47,6 @@ def wanted(index: Index, number: int = 0, spans=((0, 512), (1000, 24))) -> Wante
 def expected(index: Index, directory: Path, number: int = 0, spans=((0, 512), (1000, 24))):
     data = (directory / index.shards[number].name).read_bytes()
     return [data[offset : offset + size] for offset, size in spans]
-
-
-def open_shards(directory: Path) -> list[str]:
-    """Names of the shards below a directory that this process has open."""
-    found = []
-    for entry in os.scandir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the one that lists them
-            path = Path(os.readlink(entry.path))
-            found += [path.name] * (path.suffix == ".tar" and path.is_relative_to(directory))
-    return sorted(found)
 
 
 @pytest.fixture
@@ -140,8 +131,6 @@ def test_a_source_travels_and_is_used_after_a_fork(kind, local, far, split, tmp_
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> Index:
     """Two hundred shards of a portrait each."""
-    from balls import ball
-
     directory = tmp_path_factory.mktemp("many") / "train"
     balls = (ball(f"b{n:03d}", f"p{n}", lights=2, size=8, seed=n) for n in range(200))
     write_split(balls, directory, "train", shard_bytes=1)
@@ -397,7 +386,7 @@ def test_a_shard_that_is_not_in_s3_is_a_fault_at_once(far):
 
 
 def test_a_shard_in_s3_that_was_cut_is_a_fault(far):
-    shard: ShardEntry = far.shards[0]
+    shard = far.shards[0]
     data = far.folder.read(shard.name)
     last = far.shards[0].groups[-1]
     offset, size = last.members["meta.json"]
@@ -413,8 +402,3 @@ def test_another_shard_in_s3_of_equal_size_is_a_fault(far):
     with pytest.raises(ReadFault, match="should be here, found is best00"):
         ShardReader([far]).read(0, [1])
     assert far.folder.size(shard.name) == len(data) and group.key == "ball00"
-
-
-def test_a_folder_of_this_machine_can_be_read_by_ranges_too(local, split):
-    assert isinstance(local.folder, LocalFolder)
-    assert RangedShards().read(wanted(local)) == expected(local, split)
