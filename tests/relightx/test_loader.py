@@ -68,6 +68,21 @@ def test_ranks_and_micro_batches_together_see_the_same_portraits(config, num_ran
     torch.testing.assert_close(torch.cat(steps), whole, rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(
+    ("num_ranks", "num_workers"),
+    [(1, 1), (1, 3), (2, 0), (2, 3), (3, 1), (3, 0), (4, 0), (4, 3), (8, 0), (8, 1)],
+)
+def test_a_step_is_the_same_on_any_number_of_ranks_and_workers(config, num_ranks, num_workers):
+    large = replace(config, batch_size=24, streams=4, window=2)
+    whole = [batch.image for batch in training_batches(large, 3, 5)]
+    spread = replace(large, num_workers=num_workers)
+    ranks = [list(training_batches(spread, 3, 5, rank, num_ranks)) for rank in range(num_ranks)]
+    for step, image in enumerate(whole):
+        together = torch.cat([rank[step].image for rank in ranks])
+        torch.testing.assert_close(together, image, rtol=0, atol=0)
+
+
 def test_to_start_at_a_step_gives_the_same_batches(config):
     assert_same(training_batches(config, 5, 8), list(training_batches(config, 0, 8))[5:])
 
