@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ import pytest
 from balls import ball
 from torch.utils.data import DataLoader
 
+from relightx.data import training_batches
+from relightx.data.augment import AugmentConfig
 from relightx.data.cache import ShardCache
+from relightx.data.config import DataConfig
 from relightx.data.stream import Streamed, StreamedPortraits
 from relightx.data.workers import use_one_thread
 from relightx.index import GroupEntry, Index, ShardEntry, read_index, write_index
+from relightx.sh import shade
 from relightx.storage import Folder
 from shards.write import Packed, ShardWriter, pack
 
@@ -173,9 +178,9 @@ def test_a_stream_travels_to_another_process(split):
 
 
 def test_each_portrait_has_the_same_chance_though_shards_are_uneven(split):
-    count = Counter(visit[0] for visit in visits(streamed(split, visits=1600)))
-    # 1600 visits are about 600 draws of a shard, a third of which each portrait takes part in.
-    assert len(count) == 8 and all(150 < each < 250 for each in count.values())
+    count = Counter(visit[0] for visit in visits(streamed(split, visits=800)))
+    # 800 visits are about 300 draws of a shard, a third of which each portrait takes part in.
+    assert len(count) == 8 and all(70 < each < 130 for each in count.values())
 
 
 def test_shards_are_drawn_with_replacement(split):
@@ -189,8 +194,8 @@ def test_splits_have_the_shares_that_weights_say(packed, tmp_path):
     splits = [write(tmp_path / "a", packed[:1]), write(tmp_path / "b", packed[1:])]
     indexes = [read_index(path) for path in splits]
     for weights, share in ((None, 0.5), ([1.0, 3.0], 0.25), ([9.0, 1.0], 0.9)):
-        seen = visits(streamed(indexes, visits=1200, weights=weights))
-        assert np.mean([number < 4 for number, _, _ in seen]) == pytest.approx(share, abs=0.06)
+        seen = visits(streamed(indexes, visits=500, weights=weights))
+        assert np.mean([number < 4 for number, _, _ in seen]) == pytest.approx(share, abs=0.08)
 
 
 def test_the_buffer_mixes_portraits_and_one_of_one_does_not(split):
@@ -222,7 +227,7 @@ def test_a_shard_cut_short_is_refused_by_name(copied, num_workers):
     with open(shard, "rb+") as file:
         file.truncate(size - 512)
     with pytest.raises(
-        ValueError, match=rf"{shard}: has {size - 512} bytes, its index says {size}"
+        ValueError, match=rf"{shard}: .*has {size - 512} bytes, its index says {size}"
     ):
         list(loader(streamed(copied), num_workers))
 
@@ -233,7 +238,7 @@ def test_one_wrong_byte_is_refused_before_the_shard_gives_a_portrait(copied):
     data[-2000] ^= 1
     shard.write_bytes(data)
     seen = []
-    with pytest.raises(ValueError, match=rf"{shard}: has sha256 .* its index says"):
+    with pytest.raises(ValueError, match=rf"{shard}: .*has sha256 .* its index says"):
         seen.extend(one.draw.number for one in streamed(copied, buffer=1))
     assert not set(seen) & {5, 6, 7}
 
@@ -349,7 +354,7 @@ def test_a_damaged_shard_is_skipped_when_asked_and_told(copied):
     assert len(seen) == 40
     assert {one.draw.number for one in seen} == {0, 1, 2, 3, 5, 6, 7}
     told = [fault for one in seen for fault in one.faults]
-    assert told and all(f"{copied}/shard-1.tar: has 0 bytes" in fault for fault in told)
+    assert told and all(re.search(rf"{copied}/shard-1.tar: .*has 0 bytes", fault) for fault in told)
 
 
 def test_a_damaged_picture_costs_its_portrait_alone_when_skipped(tmp_path):
@@ -412,8 +417,8 @@ def test_a_reader_holds_one_shard_of_the_cache_and_none_at_the_end(s3, upload, s
     assert len(list(streamed([index], cache=cache))) == 40
     assert cache.evictions > 5
     assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("??/*.tar")) <= largest
-    with cache.hold(index.folder, "shard-0.tar", largest, index.shards[0].sha256) as held:
-        assert held.file > 0
+    for shard in index.shards:  # each needs the room of the one before
+        cache.hold(index.folder, shard.name, shard.bytes, shard.sha256).close()
 
 
 def test_another_shard_in_s3_is_refused_by_url(s3, upload, split, tmp_path):
@@ -429,3 +434,29 @@ def test_a_stream_from_s3_without_a_cache_is_refused(s3, upload, split):
     index = read_index(upload(split).url, s3.options())
     with pytest.raises(ValueError, match=r"index.json: a stream from S3 needs a cache .*cache_dir"):
         streamed([index])
+
+
+# -- as a loader's option -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_of_a_stream_obey_the_physics(split, num_workers):
+    config = DataConfig(
+        train=[str(split)],
+        reader="stream",
+        image_size=16,
+        batch_size=4,
+        num_workers=num_workers,
+        augment=AugmentConfig(shift=0.0, zoom=0.0, roll_deg=0.0, mix=0.5),
+    )
+    ranks = [list(training_batches(config, 3, 8, rank, 2)) for rank in range(2)]
+    assert [len(batches) for batches in ranks] == [5, 5]
+    for batch in ranks[0] + ranks[1]:
+        assert batch.image.shape == (2, 2, 3, 16, 16) and batch.truth.has_light.all()
+        image = batch.truth.albedo[:, None] * shade(batch.truth.normal[:, None], batch.truth.sh)
+        inside = batch.mask[:, None].expand_as(image)
+        assert (image - batch.image).abs()[inside].max() < 2e-3
+    sums = [[float(batch.image.sum()) for batch in batches] for batches in ranks]
+    assert not set(sums[0]) & set(sums[1])
+    again = [float(batch.image.sum()) for batch in training_batches(config, 3, 8, 0, 2)]
+    assert again == sums[0]
