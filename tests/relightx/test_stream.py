@@ -414,7 +414,8 @@ def test_a_reader_holds_one_shard_of_the_cache_and_none_at_the_end(s3, upload, s
     index = read_index(upload(split).url, s3.options())
     largest = max(shard.bytes for shard in index.shards)
     cache = ShardCache(tmp_path / "cache", largest, patience_s=0.2)
-    assert len(list(streamed([index], cache=cache))) == 40
+    stream = streamed([index], cache=cache)
+    assert len(list(stream)) == 40
     assert cache.evictions > 5
     assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("??/*.tar")) <= largest
     for shard in index.shards:  # each needs the room of the one before
