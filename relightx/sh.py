@@ -13,6 +13,7 @@ and still has nine numbers everywhere: convert foreign coefficients with `from_s
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -135,17 +136,23 @@ def rotate(
     not a rotation or a mirroring (an orthogonal matrix).
     """
     rotation64 = rotation.double()
-    if not torch.allclose(rotation64 @ rotation64.T, torch.eye(3).double(), atol=1e-5):
+    if not (rotation64 @ rotation64.T - torch.eye(3)).abs().max() <= 1e-5:
         raise ValueError(f"not an orthogonal matrix: {rotation.tolist()}")
-    sample = _spread_directions(32)
-    matrix = torch.linalg.lstsq(sh_basis(sample), sh_basis(sample @ rotation64)).solution
-    return sh @ matrix.T.to(sh)
+    sample, solve = _samples()
+    return sh @ (solve @ sh_basis(sample @ rotation64)).T.to(sh)
 
 
 def mirror(sh: Float[Tensor, "*batch 9"]) -> Float[Tensor, "*batch 9"]:
     """The light of a picture mirrored left to right: x becomes -x."""
     sign = torch.tensor([1, 1, 1, -1, -1, 1, 1, -1, 1], dtype=sh.dtype, device=sh.device)
     return sh * sign
+
+
+@lru_cache(1)
+def _samples() -> tuple[Float[Tensor, "32 3"], Float[Tensor, "9 32"]]:
+    """Directions, and what solves for the coefficients of a function from its values there."""
+    sample = _spread_directions(32)
+    return sample, torch.linalg.pinv(sh_basis(sample))
 
 
 def _spread_directions(count: int) -> Float[Tensor, "{count} 3"]:

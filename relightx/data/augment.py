@@ -5,6 +5,7 @@ Every draw comes from the generator given, which the loader seeds by (seed, epoc
 """
 
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -68,7 +69,7 @@ def augment(
         roll = rng.uniform(-config.roll_deg, config.roll_deg)
         zoom = 1 + rng.uniform(-config.zoom, config.zoom)
         shift = rng.uniform(-config.shift, config.shift, 2) * size
-        warp = smooth_field(rng, size, 2) * config.stretch * size
+        warp = smooth_field(rng, size, 2) * (config.stretch * size) if config.stretch else None
         views = moved(views, roll, zoom, shift, warp)
     if config.skin_stops:
         views = reskinned(views, 2.0 ** (config.skin_stops * smooth_field(rng, size, 1)))
@@ -124,11 +125,9 @@ def moved(
     forward = cv2.getRotationMatrix2D((centre, centre), roll_deg, zoom)
     forward[:, 2] += shift
     back = cv2.invertAffineTransform(forward)
-    column, row = np.meshgrid(np.arange(size), np.arange(size))
-    place = np.stack((column, row), axis=-1) @ back[:, :2].T + back[:, 2]
+    place = cv2.transform(_pixels(size), back)
     if warp is not None:
-        place = place + warp
-    place = np.ascontiguousarray(place, np.float32)
+        place += warp.astype(np.float32)
 
     def fetch(values: np.ndarray) -> np.ndarray:
         return cv2.remap(np.ascontiguousarray(values), place, None, cv2.INTER_LINEAR)
@@ -151,6 +150,13 @@ def moved(
         confidence=None if views.confidence is None else fetch(views.confidence),
         sh=sh,
     )
+
+
+@lru_cache(4)
+def _pixels(size: int) -> Float[np.ndarray, "{size} {size} 2"]:
+    """Column and row of each pixel of a square."""
+    column, row = np.meshgrid(np.arange(size), np.arange(size))
+    return np.stack((column, row), axis=-1).astype(np.float32)
 
 
 def reskinned(views: Views, gain: Float[np.ndarray, "size size 1"]) -> Views:

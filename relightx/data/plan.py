@@ -53,7 +53,8 @@ def plan_sources(
     if not far:
         return Plan((LocalShards(),) * len(indexes), "shards are read where they lie")
     window = _Window.of(far, config, num_ranks, node_ranks)
-    share = wanted_share(far, config.num_lights)
+    # Kept in memory, a portrait is read once, with all its lights.
+    share = 1.0 if config.memory_cache_mb else wanted_share(far, config.num_lights)
     if not _whole(far, config, share, window):
         ranged = RangedShards()
         return Plan(
