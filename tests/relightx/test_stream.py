@@ -4,8 +4,7 @@ import hashlib
 import pickle
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,65 +12,29 @@ import fault_proxy as faults
 import numpy as np
 import pytest
 from balls import ball
-from torch.utils.data import DataLoader
+from streamed_split import (
+    LIGHTS,
+    ball_number,
+    loader,
+    pick_all,
+    pick_first,
+    streamed,
+    visits,
+    write,
+)
 
 from relightx.data import training_batches
 from relightx.data.augment import AugmentConfig
 from relightx.data.cache import ShardCache
 from relightx.data.config import DataConfig
-from relightx.data.stream import Streamed, StreamedPortraits
-from relightx.data.workers import use_one_thread
-from relightx.index import GroupEntry, Index, ShardEntry, read_index, write_index
+from relightx.index import GroupEntry, ShardEntry, read_index, write_index
 from relightx.sh import shade
 from relightx.storage import Folder
-from shards.write import Packed, ShardWriter, pack
+from shards.write import Packed
 
-LIGHTS = 4
 PORTRAITS_OF_SHARDS = (4, 1, 3)
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
-
-@dataclass(frozen=True)
-class Pick:
-    """What was drawn."""
-
-    number: int
-    lights: list[int]
-    change: float
-
-
-def pick(number: int, rng: np.random.Generator) -> Pick:
-    return Pick(number, rng.choice(LIGHTS, 2, replace=False).tolist(), float(rng.random()))
-
-
-def pick_all(number: int, rng: np.random.Generator) -> Pick:
-    return Pick(number, list(range(LIGHTS)), float(rng.random()))
-
-
-def pick_first(number: int, rng: np.random.Generator) -> Pick:
-    return Pick(number, [0, 1], float(rng.random()))
-
-
-def as_they_are(streamed: list[Streamed]) -> list[Streamed]:
-    return streamed
-
-
-def ball_number(number: int) -> Packed:
-    return pack(ball(f"ball{number}", f"person{number}", LIGHTS, size=16, seed=number))
-
-
-def write(directory: Path, shards: list[list[Packed]]) -> Path:
-    """A split of these shards."""
-    directory.mkdir(parents=True, exist_ok=True)
-    entries = []
-    for number, packed in enumerate(shards):
-        writer = ShardWriter(directory / f"shard-{number}.tar")
-        for portrait in packed:
-            writer.add(portrait)
-        entries.append(writer.close())
-    write_index(directory, "train", entries)
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -85,28 +48,6 @@ def packed() -> list[list[Packed]]:
 def split(packed, tmp_path_factory) -> Path:
     """Their split, for tests that only read."""
     return write(tmp_path_factory.mktemp("streamed") / "train", packed)
-
-
-def streamed(split: Path | list[Index], visits: int = 40, **options) -> StreamedPortraits:
-    """A stream of one portrait a batch."""
-    indexes = split if isinstance(split, list) else [read_index(split)]
-    chosen = {"draw": pick, "batch_size": 1, "num_batches": visits, "seed": 0, "buffer": 8}
-    return StreamedPortraits(indexes, **(chosen | options))
-
-
-def visits(stream: StreamedPortraits | Iterator[Streamed]) -> list[tuple]:
-    """What tells two streams apart."""
-    return [(one.draw.number, one.draw.lights, one.draw.change) for one in stream]
-
-
-def loader(stream: StreamedPortraits, num_workers: int) -> DataLoader:
-    return DataLoader(
-        stream,
-        batch_size=stream.batch_size,
-        collate_fn=as_they_are,
-        num_workers=num_workers,
-        worker_init_fn=use_one_thread,
-    )
 
 
 # -- what comes ---------------------------------------------------------------------------------
