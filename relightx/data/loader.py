@@ -110,12 +110,7 @@ class TrainingBatches:
             return DataLoader(
                 self._examples, batch_sampler=self._batches, collate_fn=load, **options
             )
-        return DataLoader(
-            self._stream(), self._batches.micro, collate_fn=self._load_streamed, **options
-        )
-
-    def _stream(self) -> StreamedPortraits:
-        return StreamedPortraits(
+        stream = StreamedPortraits(
             self.indexes,
             self._examples.draw,
             self._batches.micro,
@@ -127,6 +122,7 @@ class TrainingBatches:
             cache=self.plan.cache,
             on_fault=self.config.on_fault,
         )
+        return DataLoader(stream, self._batches.micro, collate_fn=self._load_streamed, **options)
 
     def _load_streamed(self, streamed: Sequence[tuple[Draw, Portrait, tuple[str, ...]]]) -> Loaded:
         return load([self._examples.example(*visit) for visit in streamed])
