@@ -1,42 +1,36 @@
-"""A node's cache: one download, verified; what is held stays; what dies leaves no harm."""
+"""A node's cache: one download, verified; what is held stays; who dies leaves no harm."""
 
-import hashlib
-import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fault_proxy as faults
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from far_shards import (
+    FORK,
+    SIZE,
+    SlowFolder,
+    another_process,
+    digest,
+    eventually,
+    files,
+    filled,
+    held_bytes,
+    hold,
+    in_processes,
+    in_threads,
+    is_right,
+    kept,
+    shard,
+)
 
-from relightx.data.cache import Held, ShardCache
+from relightx.data.cache import NoRoom, ShardCache
 from relightx.storage import Folder, LocalFolder, WrongBytes
 
-SIZE = 3000
-FORK = multiprocessing.get_context("fork")
-
-
-def content(number: int, size: int = SIZE) -> bytes:
-    return hashlib.sha256(str(number).encode()).digest() * (size // 32 + 1)
-
-
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def filled(folder: Folder, count: int, size: int = SIZE) -> Folder:
-    for number in range(count):
-        folder.write(f"{number}.tar", content(number, size)[:size])
-    return folder
+LARGE = 1 << 16
 
 
 @pytest.fixture
@@ -51,60 +45,46 @@ def cache(tmp_path) -> ShardCache:
     return ShardCache(tmp_path / "cache", 4 * SIZE, patience_s=0.3)
 
 
-def hold(cache: ShardCache, folder: Folder, number: int, size: int = SIZE) -> Held:
-    sha256 = digest(content(number, size)[:size])
-    return cache.hold(folder, f"{number}.tar", size, sha256)
+@pytest.fixture
+def far(s3, fault_proxy) -> Folder:
+    """Three shards of 64 KiB behind the proxy."""
+    folder = filled(s3.new_folder(endpoint_url=fault_proxy.endpoint), 3, LARGE)
+    fault_proxy.requests.clear()
+    return folder
 
 
-def held_bytes(held: Held) -> bytes:
-    return os.pread(held.file, 1 << 30, 0)
-
-
-def files(cache: ShardCache) -> list[str]:
-    return sorted(path.name for path in cache.directory.rglob("*") if path.is_file())
-
-
-def in_processes(count: int, action: Callable[[int], None]) -> list[int]:
-    """Exit statuses of processes that begin at one time."""
-    barrier = FORK.Barrier(count)
-
-    def run(number: int) -> None:
-        barrier.wait()
-        action(number)
-
-    started = [FORK.Process(target=run, args=(number,)) for number in range(count)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(60)
-    return [process.exitcode for process in started]
+# -- what is asked for and nothing else ---------------------------------------------------------
 
 
 def test_a_file_is_downloaded_once_and_named_by_its_content(cache, folder):
     with hold(cache, folder, 0) as first:
-        assert held_bytes(first) == content(0)[:SIZE]
-        name = digest(content(0)[:SIZE])
-        assert first.path == cache.directory / name[:2] / f"{name}.tar"
+        assert held_bytes(first) == shard(0)
+        name = digest(shard(0))
+        assert first.path == cache.path_of(name) == cache.directory / name[:2] / f"{name}.tar"
     shutil.rmtree(folder.url)
     with hold(cache, folder, 0) as second:
-        assert held_bytes(second) == content(0)[:SIZE]
+        assert held_bytes(second) == shard(0)
     assert (cache.downloads, cache.hits, cache.downloaded_bytes) == (1, 1, SIZE)
     assert files(cache) == [f"{name}.tar"]
 
 
 def test_other_bytes_than_the_index_says_are_never_seen(cache, folder):
-    folder.write("0.tar", content(1)[:SIZE])
-    with pytest.raises(
-        WrongBytes, match=rf"0.tar: has sha256 .* expected {digest(content(0)[:SIZE])}"
-    ):
+    folder.write("0.tar", shard(1))
+    with pytest.raises(WrongBytes, match=f"0.tar: has sha256 .* expected {digest(shard(0))}"):
         hold(cache, folder, 0)
     assert files(cache) == []
 
 
-def test_a_file_of_another_size_than_the_index_says_is_refused(cache, folder):
-    with pytest.raises(OSError, match="is not of the 2999 bytes that its index says"):
-        cache.hold(folder, "0.tar", SIZE - 1, digest(content(0)[:SIZE]))
+def test_a_file_of_another_size_is_refused_before_it_is_downloaded(cache, far, fault_proxy):
+    with pytest.raises(WrongBytes, match=r"0.tar: has 65536 bytes, its index says 65535"):
+        cache.hold(far, "0.tar", LARGE - 1, digest(shard(0, LARGE)))
+    assert "GET" not in [method for method, path in fault_proxy.requests if "0.tar" in path]
     assert files(cache) == []
+
+
+def test_a_file_that_is_not_there_is_said_by_its_url(cache, folder):
+    with pytest.raises(FileNotFoundError, match=folder.url_of("10.tar")):
+        hold(cache, folder, 10)
 
 
 @pytest.mark.parametrize("size", range(0, SIZE, 512))
@@ -112,16 +92,46 @@ def test_a_cached_file_cut_at_any_block_is_fetched_again(cache, folder, size):
     with hold(cache, folder, 0) as held:
         os.truncate(held.path, size)
     with hold(cache, folder, 0) as held:
-        assert held_bytes(held) == content(0)[:SIZE]
+        assert held_bytes(held) == shard(0)
     assert cache.downloads == 2
+
+
+def test_a_cached_file_with_something_behind_it_is_fetched_again(cache, folder):
+    with hold(cache, folder, 0) as held, open(held.path, "ab") as stream:
+        stream.write(bytes(512))
+    with hold(cache, folder, 0) as held:
+        assert held_bytes(held) == shard(0)
+
+
+def put_link(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize("put", [put_link, Path.mkdir, os.mkfifo], ids=["link", "folder", "pipe"])
+@pytest.mark.timeout(60)
+def test_what_is_no_file_in_place_of_a_shard_is_named_and_left(cache, folder, put):
+    path = cache.path_of(digest(shard(0)))
+    path.parent.mkdir(parents=True)
+    put(path)
+    with pytest.raises(OSError, match=f"{path}: cannot be used as a shard .* remove it"):
+        hold(cache, folder, 0)
+    assert os.path.lexists(path)
+
+
+@pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "\n"])
+def test_what_is_no_digest_is_refused(cache, folder, name):
+    with pytest.raises(ValueError, match="64 digits"):
+        cache.hold(folder, "0.tar", SIZE, name)
+
+
+# -- the budget ---------------------------------------------------------------------------------
 
 
 def test_the_longest_unused_goes_first(cache, folder):
     for number in (0, 1, 2, 3, 0):
         hold(cache, folder, number).close()
     hold(cache, folder, 4).close()
-    left = {path.stem for path in cache.directory.rglob("*.tar")}
-    assert left == {digest(content(number)[:SIZE]) for number in (0, 2, 3, 4)}
+    assert kept(cache) == {0, 2, 3, 4}
     assert cache.evictions == 1 and cache.bytes == 4 * SIZE
 
 
@@ -131,26 +141,25 @@ def test_what_is_held_stays_whatever_comes(cache, folder):
             hold(cache, folder, number).close()
         assert held.path.exists() and cache.bytes == 4 * SIZE
     hold(cache, folder, 1).close()
+    assert 0 not in kept(cache)
 
 
 def test_held_by_another_process_it_stays_until_that_is_killed(cache, folder):
     ready = FORK.Event()
 
     def keep() -> None:
-        kept = [hold(cache, folder, number) for number in range(4)]
+        holds = [hold(cache, folder, number) for number in range(4)]
         ready.set()
         time.sleep(60)
-        del kept
+        del holds
 
-    keeper = FORK.Process(target=keep)
-    keeper.start()
-    assert ready.wait(20)
-    with pytest.raises(OSError, match=r"no room for its 3000 bytes.* 12000 are in use"):
-        hold(cache, folder, 5)
-    os.kill(keeper.pid, signal.SIGKILL)
-    keeper.join()
+    with another_process(keep):
+        assert ready.wait(20)
+        with pytest.raises(NoRoom, match=r"no room for its 3000 bytes: .* 12000 are held by"):
+            hold(cache, folder, 5)
+        assert kept(cache) == {0, 1, 2, 3}
     with hold(cache, folder, 5) as held:
-        assert held_bytes(held) == content(5)[:SIZE]
+        assert held_bytes(held) == shard(5)
 
 
 def test_room_that_others_hold_is_waited_for(tmp_path, folder):
@@ -161,39 +170,44 @@ def test_room_that_others_hold_is_waited_for(tmp_path, folder):
     assert cache.evictions == 1
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_downloads_that_fit_only_one_by_one_do_not_keep_each_other_up(tmp_path, count):
+    slow = filled(SlowFolder(str(tmp_path / "far")), count)
+    cache = ShardCache(tmp_path / "cache", SIZE + 1, patience_s=20.0)
+    begin = time.monotonic()
+    for held in in_threads(count, lambda number: hold(cache, slow, number).close()):
+        assert held is None
+    assert cache.downloads == count and time.monotonic() - begin < 15
+    assert files(cache) == [name for name in files(cache) if name.endswith(".tar")]
+
+
+def test_a_download_under_way_takes_its_room(tmp_path, folder):
+    slow = filled(SlowFolder(str(tmp_path / "slow")), 2)
+    cache = ShardCache(tmp_path / "cache", SIZE + 1, patience_s=0.1)
+    first = threading.Thread(target=lambda: hold(cache, slow, 0))
+    first.start()
+    time.sleep(0.2)
+    with pytest.raises(NoRoom, match=r"0 are held by .* and 3000 are being downloaded"):
+        hold(cache, folder, 1)
+    first.join()
+
+
 def test_a_file_greater_than_the_whole_cache_is_refused_with_both_sizes(tmp_path, folder):
     small = ShardCache(tmp_path / "cache", SIZE - 1)
-    with pytest.raises(
-        OSError, match=r"0.tar: has 3000 bytes, .* may hold 2999; raise data.cache_gb"
-    ):
+    with pytest.raises(NoRoom, match=r"0.tar: has 3000 bytes, .* 2999; raise data.cache_gb"):
         hold(small, folder, 0)
 
 
-@pytest.mark.parametrize("count", [2, 6])
-def test_processes_that_race_for_a_shard_make_one_download(s3, fault_proxy, tmp_path, count):
-    folder = filled(s3.new_folder(endpoint_url=fault_proxy.endpoint), 1, 1 << 16)
-    cache = ShardCache(tmp_path / "cache", 1 << 20)
-    fault_proxy.requests.clear()
-
-    def race(_number: int) -> None:
-        with hold(cache, folder, 0, 1 << 16) as held:
-            assert digest(held_bytes(held)) == held.path.stem
-
-    assert in_processes(count, race) == [0] * count
-    assert [method for method, path in fault_proxy.requests if "0.tar" in path].count("GET") == 1
-
-
-def test_threads_that_race_for_a_shard_make_one_download(cache, folder):
-    found: list[bytes] = []
-    racers = [
-        threading.Thread(target=lambda: found.append(held_bytes(hold(cache, folder, 0))))
-        for _ in range(8)
-    ]
-    for racer in racers:
-        racer.start()
-    for racer in racers:
-        racer.join()
-    assert found == [content(0)[:SIZE]] * 8 and cache.downloads == 1
+def test_jobs_with_other_budgets_share_a_directory_and_keep_what_the_other_holds(cache, folder):
+    small = ShardCache(cache.directory, 2 * SIZE, patience_s=0.1)
+    with hold(cache, folder, 0), hold(cache, folder, 1):
+        hold(cache, folder, 2).close()
+        with pytest.raises(NoRoom, match=r"may hold 6000, of which 6000 are held .* a folder of"):
+            hold(small, folder, 3)
+        with hold(small, folder, 1) as held:  # to find one here takes no room
+            assert held_bytes(held) == shard(1)
+    hold(small, folder, 3).close()
+    assert kept(cache) == {1, 3}
 
 
 def test_processes_that_use_all_shards_keep_to_the_budget(cache, folder):
@@ -201,164 +215,76 @@ def test_processes_that_use_all_shards_keep_to_the_budget(cache, folder):
         cache.patience_s = 30.0
         for number in range(20):
             with hold(cache, folder, (start + 3 * number) % 10) as held:
-                assert digest(held_bytes(held)) == held.path.stem
-                assert cache.bytes <= 4 * SIZE
+                assert is_right(held) and cache.bytes <= 4 * SIZE
 
     assert in_processes(3, use) == [0, 0, 0]
 
 
-def test_a_kill_in_a_download_leaves_a_cache_that_works(s3, fault_proxy, tmp_path):
-    folder = filled(s3.new_folder(endpoint_url=fault_proxy.endpoint), 3, 1 << 16)
-    cache = ShardCache(tmp_path / "cache", 2 << 16, patience_s=5.0)
-    fault_proxy.next(faults.slow, method="GET")
-    downloader = FORK.Process(target=lambda: hold(cache, folder, 0, 1 << 16))
-    downloader.start()
-    until = time.monotonic() + 20
-    while not any(".partial-" in name for name in files(cache)):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    os.kill(downloader.pid, signal.SIGKILL)
-    downloader.join()
-    assert any(".partial-" in name for name in files(cache))
-    for number in (1, 2, 0):  # the room that the dead one asked for is free again
-        with hold(cache, folder, number, 1 << 16) as held:
-            assert digest(held_bytes(held)) == held.path.stem
-    assert [name.split(".")[-1] for name in files(cache)] == ["tar", "tar"]
+def test_other_files_in_the_directory_are_not_touched(cache, folder):
+    others = ["ab/table.safetensors", "ab/.x.safetensors.partial-0123456789abcdef", "notes.tar"]
+    for name in others:
+        place = cache.directory / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(bytes(5 * SIZE))
+    for number in range(10):
+        hold(cache, folder, number).close()
+    assert cache.bytes == 4 * SIZE
+    assert all((cache.directory / name).exists() for name in others)
 
 
-FAULTS = [faults.reset, faults.unavailable, faults.cut, faults.reset_in_body, faults.flip_answer]
+# -- several at once ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_a_fault_of_the_network_changes_the_retry_counter_alone(s3, fault_proxy, tmp_path, fault):
-    folder = filled(s3.new_folder(endpoint_url=fault_proxy.endpoint), 1, 1 << 16)
+@pytest.mark.parametrize("count", [2, 6])
+def test_processes_that_race_for_a_shard_make_one_download(far, fault_proxy, tmp_path, count):
     cache = ShardCache(tmp_path / "cache", 1 << 20)
-    fault_proxy.next(fault, method="GET")
-    before = folder.retries
-    with hold(cache, folder, 0, 1 << 16) as held:
-        assert held_bytes(held) == content(0, 1 << 16)[: 1 << 16]
-    assert folder.retries - before == 1 and cache.downloads == 1
+    fault_proxy.next(faults.slow, method="GET", path="0.tar")  # so that all are there in time
+
+    def race(_number: int) -> None:
+        with hold(cache, far, 0, LARGE) as held:
+            assert is_right(held)
+
+    assert in_processes(count, race) == [0] * count
+    assert fault_proxy.met["slow"] == 1
+    assert [method for method, path in fault_proxy.requests if "0.tar" in path].count("GET") == 1
 
 
-def test_a_server_that_says_nothing_is_given_up_at_the_deadline(s3, fault_proxy, tmp_path):
-    folder = filled(s3.new_folder(endpoint_url=fault_proxy.endpoint, deadline_s=4.0), 1)
-    fault_proxy.next(faults.stall, times=50, method="GET")
-    start = time.monotonic()
-    with pytest.raises(OSError, match=folder.url_of("0.tar")):
-        hold(ShardCache(tmp_path / "cache", 1 << 20), folder, 0)
-    assert time.monotonic() - start < 60  # the client has patience of its own
+def test_threads_that_race_for_a_shard_make_one_download(cache, folder):
+    found = in_threads(8, lambda _: held_bytes(hold(cache, folder, 0)))
+    assert found == [shard(0)] * 8 and (cache.downloads, cache.hits) == (1, 7)
 
 
-@pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    if os.geteuid() or subprocess.run(["mount", *options], capture_output=True).returncode:
-        pytest.skip("needs root on a machine that lets it mount a tmpfs")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+def test_those_who_wait_for_a_download_that_fails_fail_with_it(cache, tmp_path):
+    slow = filled(SlowFolder(str(tmp_path / "slow")), 1)
+    slow.write("0.tar", shard(1))
+    begin = time.monotonic()
+    said = [str(error) for error in in_threads(6, lambda _: hold(cache, slow, 0))]
+    assert all("0.tar: has sha256" in each for each in said)
+    assert sum("found another process" in each for each in said) == 5
+    assert time.monotonic() - begin < 6 * 0.5
+    slow.write("0.tar", shard(0))  # and who comes later tries anew
+    hold(cache, slow, 0).close()
 
 
-def test_on_a_full_disk_the_unused_go_and_then_it_is_said(small_disk, tmp_path):
-    folder = filled(LocalFolder(str(tmp_path / "far")), 3, 24 << 10)
-    cache = ShardCache(small_disk / "cache", 1 << 30)
-    hold(cache, folder, 0, 24 << 10).close()
-    with hold(cache, folder, 1, 24 << 10), hold(cache, folder, 2, 24 << 10):
-        assert cache.evictions == 1  # the disk is smaller than the budget
-        with pytest.raises(OSError, match=r"0.tar: its 24576 bytes do not fit: the disk of the"):
-            hold(cache, folder, 0, 24 << 10)
-    assert all(name.endswith(".tar") for name in files(cache))
-    hold(cache, folder, 0, 24 << 10).close()
+def test_who_waited_for_another_source_s_failure_tries_its_own(cache, folder, tmp_path):
+    broken = filled(SlowFolder(str(tmp_path / "slow")), 1)
+    broken.write("0.tar", shard(1))
+
+    def take(number: int) -> bytes:
+        time.sleep(0.2 * number)
+        return held_bytes(hold(cache, (broken, folder)[number], 0))
+
+    failed, right = in_threads(2, take)
+    assert isinstance(failed, WrongBytes) and right == shard(0)
 
 
-def test_a_directory_that_cannot_be_made_is_said(tmp_path, folder):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"the cache cannot be written.*data.cache_dir"):
-        hold(ShardCache(tmp_path / "file" / "cache", 1 << 20), folder, 0)
-
-
-def test_a_link_in_place_of_a_shard_is_not_followed(cache, folder, tmp_path):
-    with hold(cache, folder, 0) as held:
-        held.path.rename(tmp_path / "elsewhere")
-        held.path.symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(OSError, match="symbolic links"):
-            hold(cache, folder, 0)
-
-
-def test_closing_twice_closes_once(cache, folder):
-    held = hold(cache, folder, 0)
-    held.close()
-    other = os.open(held.path, os.O_RDONLY)  # takes the number that was let go
-    held.close()
-    assert os.fstat(other).st_size == SIZE
-    os.close(other)
-
-
-class AgainstAModel(RuleBasedStateMachine):
-    """Any order of holding and letting go keeps the cache's promises."""
-
-    SIZES = (700, 1000, 1500, 2500)
-    BUDGET = 4000
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.place = Path(tempfile.mkdtemp())
-        self.folder = LocalFolder(str(self.place / "far"))
-        for number, size in enumerate(self.SIZES * 2):
-            self.folder.write(f"{number}.tar", content(number, size)[:size])
-        self.cache = ShardCache(self.place / "cache", self.BUDGET, patience_s=0.0)
-        self.held: list[tuple[int, Held]] = []
-
-    @property
-    def pinned(self) -> int:
-        return sum(self.size(number) for number in {number for number, _ in self.held})
-
-    def size(self, number: int) -> int:
-        return (self.SIZES * 2)[number]
-
-    @rule(number=st.integers(0, 7))
-    def take(self, number: int) -> None:
-        is_held = number in {held for held, _ in self.held}
-        fits = is_held or self.pinned + self.size(number) <= self.BUDGET
-        try:
-            self.held.append((number, hold(self.cache, self.folder, number, self.size(number))))
-            assert fits or True in (is_held, self.held[-1][1].path.exists())
-        except OSError as error:
-            assert "no room" in str(error) and not fits
-
-    @precondition(lambda self: self.held)
-    @rule(place=st.integers(0, 100))
-    def let_go(self, place: int) -> None:
-        self.held.pop(place % len(self.held))[1].close()
-
-    @rule(number=st.integers(0, 7), size=st.integers(0, 600))
-    def damage(self, number: int, size: int) -> None:
-        data = content(number, self.size(number))[: self.size(number)]
-        path = self.cache.path_of(digest(data))
-        if path.exists() and number not in {held for held, _ in self.held}:
-            os.truncate(path, size)
-
-    @invariant()
-    def budget_is_kept(self) -> None:
-        assert self.cache.bytes <= self.BUDGET
-
-    @invariant()
-    def held_files_are_there_and_right(self) -> None:
-        for number, held in self.held:
-            assert held.path.exists()
-            assert held_bytes(held) == content(number, self.size(number))[: self.size(number)]
-
-    @invariant()
-    def nothing_else_is_left(self) -> None:
-        assert all(name.endswith(".tar") for name in files(self.cache))
-
-    def teardown(self) -> None:
-        for _, held in self.held:
-            held.close()
-        shutil.rmtree(self.place)
-
-
-TestAgainstAModel = AgainstAModel.TestCase
-TestAgainstAModel.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+def test_a_stopped_download_is_said_with_what_to_do(cache, folder, tmp_path):
+    slow = filled(SlowFolder(str(tmp_path / "slow")), 1)
+    waiting = ShardCache(cache.directory, 4 * SIZE, silence_s=0.3)
+    with another_process(lambda: hold(cache, slow, 0)) as stopped:
+        assert eventually(lambda: any(name.endswith(".lock") for name in files(cache)))
+        os.kill(stopped.pid, signal.SIGSTOP)
+        with pytest.raises(OSError, match=r"\.lock: locked, without a sign of life .*: end it"):
+            hold(waiting, folder, 0)
+    with hold(waiting, folder, 0) as held:
+        assert held_bytes(held) == shard(0)
