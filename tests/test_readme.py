@@ -62,6 +62,12 @@ SMALLER = {
     "python tests/benchmarks/image_storage.py": "--heads 2 --size 64",
     "python tests/benchmarks/estimated_lights.py": "--help",
     "python tests/benchmarks/quickstart.py": "--help",
+    "python tests/benchmarks/loaders.py": "--help",
+    "python tests/benchmarks/loader_scale.py": "--groups 1000 2000",
+    "python tests/benchmarks/index_scale.py": "--groups 1000 2000",
+    "python tests/benchmarks/cluster_order.py": "--groups 4096 --shards 64 --batch-size 64"
+    " --streams 8 --window 2 --ranks 8 16",
+    "python tests/benchmarks/decoding.py": "--heads 1 --rounds 1",
 }
 
 

@@ -65,6 +65,12 @@ def plan_sources(
     cache = ShardCache(cache_directory(config.cache_dir), config.cache_bytes)
     total = sum(shard.bytes for index in far for shard in index.shards)
     kept = "all of them stay there" if total <= config.cache_bytes else "the longest unused go"
+    nodes = -(-num_ranks // node_ranks)
+    if config.streams % nodes:
+        kept += (
+            f"; {nodes} nodes fetch the same shards, since data.streams is {config.streams}:"
+            f" a multiple of {nodes} lets each shard come to one"
+        )
     return Plan(
         _sources(indexes, CachedShards(cache, window.rank_shards + _SPARE_SHARDS)),
         f"shards in S3 come whole into {cache.directory}: {total / 1e9:.2f} GB for"
