@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from relightx.batch import Batch, Truth
 from relightx.data.augment import augment, mixed
@@ -222,23 +222,32 @@ def _kept(index: Index, config: DataConfig) -> np.ndarray:
 def collate(examples: list[Example]) -> Batch:
     """Stack examples of equal size and number of lights; absent labels become zeros.
 
-    A portrait without confidence is trusted: ones.
+    A portrait without confidence is trusted: ones. In a reader process torch's collation, to which
+    pixels go as they are, lays them straight into the memory that the training process shares.
     """
     views = [example.views for example in examples]
     size, lights = views[0].mask.shape[0], len(views[0].image)
     no_map, no_light = np.zeros((size, size, 3), np.float32), np.zeros((lights, 3, 9), np.float32)
     full_trust = np.ones((size, size), np.float32)
 
+    def values(name: str, absent: np.ndarray) -> list[torch.Tensor]:
+        found = (getattr(view, name) for view in views)
+        # A mirrored picture runs backward, which torch cannot.
+        return [torch.from_numpy(np.ascontiguousarray(absent if v is None else v)) for v in found]
+
     def stacked(name: str, absent: np.ndarray) -> torch.Tensor:
-        values = [getattr(view, name) for view in views]
-        return torch.from_numpy(np.stack([absent if v is None else v for v in values]))
+        return default_collate(values(name, absent))
+
+    def planes(name: str) -> torch.Tensor:
+        """Pixels with their colours before rows and columns."""
+        return default_collate([value.movedim(-1, -3) for value in values(name, no_map)])
 
     def flags(name: str) -> torch.Tensor:
         return torch.tensor([getattr(example, name) for example in examples])
 
     truth = Truth(
-        albedo=stacked("albedo", no_map).movedim(-1, -3).contiguous(),
-        normal=stacked("normal", no_map).movedim(-1, -3).contiguous(),
+        albedo=planes("albedo"),
+        normal=planes("normal"),
         sh=stacked("sh", no_light),
         confidence=stacked("confidence", full_trust)[:, None],
         has_albedo=flags("has_albedo"),
@@ -246,7 +255,7 @@ def collate(examples: list[Example]) -> Batch:
         has_light=flags("has_light"),
     )
     return Batch(
-        image=stacked("image", no_map).movedim(-1, -3).contiguous(),
+        image=planes("image"),
         mask=stacked("mask", no_map)[:, None],
         valid=torch.ones(len(examples), dtype=torch.bool),
         truth=truth,

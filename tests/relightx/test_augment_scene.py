@@ -32,6 +32,7 @@ from relightx.data.config import DataConfig
 from relightx.data.fit import Views
 from relightx.data.portraits import Example, TrainingPortraits
 from relightx.data.read import ShardReader
+from relightx.data.workers import use_one_thread
 from relightx.data.turn import turned
 from relightx.index import read_index
 from relightx.sh import mirror, shade
@@ -342,11 +343,11 @@ def _as_it_is(example: Example) -> Example:
 
 
 def _with_other_numbers(worker: int) -> None:
-    """Each worker's global generators and threads differ."""
+    """Each worker's global generators differ."""
+    use_one_thread(worker)  # one or more would wait for threads of OpenCV that no fork has
     np.random.seed(worker)
     torch.manual_seed(worker)
     cv2.setRNGSeed(worker)
-    cv2.setNumThreads(worker)
 
 
 def _differ(one: Example, other: Example) -> float:

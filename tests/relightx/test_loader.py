@@ -87,6 +87,19 @@ def test_to_start_at_a_step_gives_the_same_batches(config):
     assert_same(training_batches(config, 5, 8), list(training_batches(config, 0, 8))[5:])
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_mirrored_pictures_and_maps_are_laid_out_as_others(config, num_workers):
+    only = AugmentConfig(exposure_stops=0.0, tint_stops=0.0, shift=0.0, zoom=0.0, roll_deg=0.0)
+    mirroring = replace(config, augment=only, num_workers=num_workers)
+    batches = list(training_batches(mirroring, 0, 3))
+    plain = list(training_batches(replace(mirroring, augment=replace(only, mirror=False)), 0, 3))
+    for one, two in zip(batches, plain, strict=True):
+        assert one.image.is_contiguous() and one.truth.normal.is_contiguous()
+        assert one.image.shape == two.image.shape and one.mask.shape == two.mask.shape
+    flipped = [torch.equal(one.image, two.image) for one, two in zip(batches, plain, strict=True)]
+    assert not all(flipped)
+
+
 def test_epochs_draw_lights_and_changes_anew(config):
     first, second = (list(training_batches(config, start, start + 3)) for start in (0, 3))
     images = [
