@@ -240,7 +240,8 @@ def collate(examples: list[Example]) -> Batch:
 
     def planes(name: str) -> torch.Tensor:
         """Pixels with their colours before rows and columns."""
-        return default_collate([value.movedim(-1, -3) for value in values(name, no_map)])
+        together = default_collate([value.movedim(-1, -3) for value in values(name, no_map)])
+        return together.contiguous()  # as it is already in a reader process
 
     def flags(name: str) -> torch.Tensor:
         return torch.tensor([getattr(example, name) for example in examples])

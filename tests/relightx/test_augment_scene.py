@@ -32,8 +32,8 @@ from relightx.data.config import DataConfig
 from relightx.data.fit import Views
 from relightx.data.portraits import Example, TrainingPortraits
 from relightx.data.read import ShardReader
-from relightx.data.workers import use_one_thread
 from relightx.data.turn import turned
+from relightx.data.workers import use_one_thread
 from relightx.index import read_index
 from relightx.sh import mirror, shade
 
