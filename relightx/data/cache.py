@@ -229,12 +229,12 @@ class ShardCache:
         until = time.monotonic() + self.patience_s
         while True:
             with self._alone():
+                # In this order, or a download that ends in between would be in neither; so it may
+                # be in both, and is counted once.
+                others = room.granted(self.directory, path.stem)
                 found = room.contents(self.directory)
-                others = room.granted(self.directory, found, path.stem)
-                arriving = sum(others.values())
-                # A download that has just ended is both here and still granted.
-                there = sum(n for sha256, (_, n) in found.shards.items() if sha256 not in others)
-                missing = there + arriving + size - self.budget_bytes
+                arriving = sum(max(0, n - found.bytes_of(sha256)) for sha256, n in others.items())
+                missing = found.bytes + arriving + size - self.budget_bytes
                 freed = self._evict(found, missing, others)
                 if freed >= missing:
                     room.grant(lock, size)
@@ -242,8 +242,8 @@ class ShardCache:
             if time.monotonic() > until:
                 raise NoRoom(
                     f"{url}: no room for its {size} bytes: {self.directory} may hold"
-                    f" {self.budget_bytes}, of which {there - freed} are held by processes of this"
-                    f" node and {arriving} are being downloaded; raise data.cache_gb, lower"
+                    f" {self.budget_bytes}, of which {found.bytes - freed} are held by processes of"
+                    f" this node and {arriving} are being downloaded; raise data.cache_gb, lower"
                     " data.window or data.streams, or name a folder of this job's own in"
                     " data.cache_dir"
                 )

@@ -44,6 +44,10 @@ class Contents:
         """Of the shards."""
         return sum(size for _, size in self.shards.values())
 
+    def bytes_of(self, sha256: str) -> int:
+        """Of a shard; 0 if it is not there."""
+        return self.shards.get(sha256, (0, 0))[1]
+
     @property
     def downloads(self) -> set[str]:
         """Shards that are being downloaded, by living processes or by dead ones."""
@@ -108,11 +112,11 @@ def is_dead(directory: Path, sha256: str) -> bool:
     return True
 
 
-def granted(directory: Path, found: Contents, own: str) -> dict[str, int]:
+def granted(directory: Path, own: str) -> dict[str, int]:
     """Bytes granted to each download that goes on, but for our own; leftovers are removed."""
     return {
         sha256: _granted_to(shard_path(directory, sha256).with_suffix(".lock"))
-        for sha256 in found.downloads - {own}
+        for sha256 in contents(directory).downloads - {own}
         if not is_dead(directory, sha256)
     }
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from itertools import count
 
 import fault_proxy as faults
 import pytest
@@ -27,6 +28,7 @@ from far_shards import (
     small_disk,
 )
 
+from relightx.data import flock
 from relightx.data.cache import NoRoom, ShardCache
 from relightx.storage import Folder, LocalFolder
 
@@ -80,30 +82,36 @@ def test_what_the_dead_left_is_gone_at_the_first_hold_of_the_next_run(cache, fol
     assert files(cache) == [f"{digest(shard(0))}.tar"]
 
 
-def test_processes_killed_anywhere_leave_a_cache_that_works(cache, folder):
-    def use(seed: int) -> None:
-        chance = random.Random(seed)
-        cache.patience_s = 30.0
-        while True:
-            with hold(cache, folder, chance.randrange(10)) as held:
-                assert is_right(held)
+def test_processes_killed_anywhere_keep_to_the_budget_and_leave_a_cache_that_works(tmp_path):
+    folder = filled(LocalFolder(str(tmp_path / "far")), 12, LARGE)
+    cache = ShardCache(tmp_path / "cache", 8 * LARGE, patience_s=30.0)
 
-    chance = random.Random(0)
-    for turn in range(8):
-        running = [FORK.Process(target=use, args=(3 * turn + n,)) for n in range(3)]
-        for process in running:
-            process.start()
-        time.sleep(0.1)
-        for process in running:
-            time.sleep(chance.random() / 20)
-            process.kill()
-            process.join()
-            assert process.exitcode == -signal.SIGKILL
+    def use(seed: int) -> None:
+        chance, holds = random.Random(seed), []
+        while True:
+            holds.append(hold(cache, folder, chance.randrange(12), LARGE))
+            assert is_right(holds[-1])
+            if len(holds) > 1:
+                holds.pop(0).close()
+            with flock.alone(cache.directory, 30.0):  # or files would come and go meanwhile
+                assert cache.bytes <= 8 * LARGE
+
+    chance, seeds, running = random.Random(0), count(), []
+    until = time.monotonic() + 4
+    while time.monotonic() < until or running:
+        while len(running) < 6 and time.monotonic() < until:
+            running.append(FORK.Process(target=use, args=(next(seeds),)))
+            running[-1].start()
+        time.sleep(chance.random() / 20)
+        process = running.pop(chance.randrange(len(running)))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
     cache.patience_s = 0.0
-    for number in range(10):
-        with hold(cache, folder, number) as held:
+    for number in range(12):
+        with hold(cache, folder, number, LARGE) as held:
             assert is_right(held)
-    assert len(files(cache)) == 4 and cache.bytes == 4 * SIZE
+    assert len(files(cache)) == 8 and cache.bytes == 8 * LARGE
 
 
 def test_a_forked_child_reads_what_its_parent_holds_and_holds_nothing(cache, folder):
