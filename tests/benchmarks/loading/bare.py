@@ -17,7 +17,7 @@ _HELD = 8 * BATCH
 
 
 def bare_loop(job: Job) -> Timing:
-    """All processes at once; their rates added up."""
+    """All processes at once, and all their groups in the mean of their times."""
     held = _held(job)
     context = get_context("fork")
     ready, rates = context.Barrier(job.workers), context.Queue()
@@ -27,10 +27,11 @@ def bare_loop(job: Job) -> Timing:
     ]
     for process in started:
         process.start()
-    rate = sum(rates.get() for _ in started)
+    found = [rates.get() for _ in started]
     for process in started:
         process.join()
-    return Timing(rate, 0.0, 0)
+    groups, spent, cpu = map(sum, zip(*found, strict=True))
+    return Timing(groups / spent * job.workers, 0.0, cpu / groups * 1e3, groups)
 
 
 def _held(job: Job) -> list[tuple[str, dict[str, bytes], list[int]]]:
@@ -49,8 +50,8 @@ def _decode(held: list, seconds: float, ready: Any, rates: Any) -> None:
     batches = [held[start : start + BATCH] for start in range(0, len(held), BATCH)]
     collate([decoded(*each) for each in batches[0]])
     ready.wait()
-    start, groups = time.perf_counter(), 0
+    start, cpu, groups = time.perf_counter(), time.process_time(), 0
     while (spent := time.perf_counter() - start) < seconds:
         batch = batches[groups // BATCH % len(batches)]
         groups += len(collate([decoded(*each) for each in batch]).key)
-    rates.put(groups / spent)
+    rates.put((groups, spent, time.process_time() - cpu))

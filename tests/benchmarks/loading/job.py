@@ -4,6 +4,7 @@ A contestant is a function from a job to an iterable of batches, at most one epo
 clock starts before it is called, so opening indexes and starting workers belong to the first batch.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _LONGEST_WARM_UP_S = 2.0
 """Whoever is that slow has nothing made ahead."""
 MOST_S = 120
 """Seconds after which a measurement has failed."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 Storage = Literal["disk", "s3 cold", "s3 warm"]
 
@@ -61,10 +64,12 @@ Contestant = Callable[[Job], Iterable[Batch]]
 
 
 class Timing(NamedTuple):
-    """first_s: from the call to the first batch."""
+    """first_s: from the call to the first batch. cpu_ms: of all processes, for each group, which
+    tells more than the rate where other programs share the machine."""
 
     groups_per_s: float
     first_s: float
+    cpu_ms: float
     timed_groups: int
 
 
@@ -76,6 +81,7 @@ def timed(contestant: Contestant, job: Job) -> tuple[Timing, Batch]:
     make ahead: while one was slow to start, another may have made all of its own.
     """
     is_cold = job.storage == "s3 cold"
+    cpu_begin = cpu_s(os.getpid())
     start = begin = time.perf_counter()
     first, groups, last = 0.0, 0, None
     is_warm = is_cold
@@ -85,13 +91,24 @@ def timed(contestant: Contestant, job: Job) -> tuple[Timing, Batch]:
             first = now - start
         if is_warm:
             groups += len(last.key)
+            cpu = cpu_s(os.getpid()) - cpu_begin
         elif number == job.workers * PREFETCH or now - start - first > _LONGEST_WARM_UP_S:
-            is_warm, begin = True, now
+            is_warm, begin, cpu_begin = True, now, cpu_s(os.getpid())
         if groups and now - begin > job.seconds:
             break
     if last is None or not groups:
         raise ValueError(f"{job}: no batch is left to be timed")
-    return Timing(groups / (now - begin), first, groups), last
+    return Timing(groups / (now - begin), first, cpu / groups * 1e3, groups), last
+
+
+def cpu_s(process: int | str) -> float:
+    """Seconds of processor time that a process and all that it started have used."""
+    try:
+        used = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[11:15]
+        started = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:  # it has ended
+        return 0.0
+    return sum(map(int, used)) / _TICKS + sum(map(cpu_s, started))
 
 
 def loader(dataset: Any, job: Job, **options: Any) -> DataLoader:

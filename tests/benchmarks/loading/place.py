@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import boto3
+from botocore.config import Config
 from loading import tar
 from loading.heads import Amount, packed_heads
 from loading.serve import Served
@@ -25,7 +26,7 @@ FORMATS = {
     "lit arrays": ("lit", "write_arrays"),
 }
 """Format -> the module and its function that writes it; "tar" is written first."""
-_REQUESTS = 8
+_REQUESTS = 16
 
 
 class Far(NamedTuple):
@@ -91,6 +92,7 @@ def upload(root: Path, formats: list[str], far: Far) -> None:
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
         region_name="us-east-1",
+        config=Config(max_pool_connections=_REQUESTS),
     )
     files = [path for name in formats for path in (root / name).rglob("*") if path.is_file()]
 

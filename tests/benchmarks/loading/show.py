@@ -18,7 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 _PACKAGES = ("torch", "numpy", "pillow", "webdataset", "mosaicml-streaming", "litdata")
-_COLUMNS = ("workers", "groups/s", "spread", "images/s", "of best peer", "of bare loop", "first s")
+_COLUMNS = (
+    "workers",
+    "groups/s",
+    "spread",
+    "images/s",
+    "CPU ms",
+    "of best peer",
+    "of bare loop",
+    "first s",
+)
 
 
 class Condition(NamedTuple):
@@ -116,6 +125,7 @@ def _add(
         f"{rate:.0f}",
         f"{min(rates):.0f}-{max(rates):.0f}",
         f"{rate * CHOSEN:.0f}",
+        f"{results.median(entry.name, condition, 'cpu_ms'):.2f}",
         _ratio(rate, best, "x"),
         _ratio(rate, results.limit(condition), "%"),
         f"{first:.2f}" if first else "",
