@@ -9,6 +9,7 @@ import base64
 import hashlib
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -154,7 +155,21 @@ def connection(options: S3Options) -> Connection:
 
     Raises ValueError for options that no client can be made of.
     """
-    return connection_of_process(options, os.getpid())
+    with _making:
+        return connection_of_process(options, os.getpid())
+
+
+_making = threading.Lock()
+"""A client costs a quarter of a second of a core: threads that begin together shall make one."""
+
+
+def _renew_lock() -> None:
+    """In a child of a fork: a thread of its parent's may have had the lock."""
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 @lru_cache

@@ -12,13 +12,30 @@ import fault_proxy as faults
 import pytest
 from moved_bytes import LARGE, SMALL, digest, file_with
 
-from relightx.storage import Folder, open_folder
+from relightx.storage import Folder, S3Options, connection, open_folder
 
 
 @pytest.fixture
 def broken(s3, fault_proxy) -> Folder:
     """An empty folder behind the proxy, which is told what to break."""
     return s3.new_folder(endpoint_url=fault_proxy.endpoint, deadline_s=8.0)
+
+
+def test_threads_that_begin_together_make_one_client(s3, monkeypatch):
+    made = []
+    whole = connection.Connection.__init__
+
+    def counted(self: connection.Connection, options: S3Options) -> None:
+        made.append(options)
+        whole(self, options)
+
+    folder = s3.new_folder(deadline_s=77.0)
+    folder.write("a", SMALL)
+    connection.connection_of_process.cache_clear()
+    monkeypatch.setattr(connection.Connection, "__init__", counted)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: folder.read("a", 5, 6), range(8))) == {SMALL[5:11]}
+    assert len(made) == 1
 
 
 # -- faults that pass ---------------------------------------------------------------------------
