@@ -50,7 +50,7 @@ from loading.serve import MODULES, Served, all_served, serve
 from loading.show import Condition, Results, machine_line, show
 from rich.console import Console
 
-GROUPS = {8: Amount(768, 8, 256), 64: Amount(320, 64, 128)}
+GROUPS = {8: Amount(768, 8, 128), 64: Amount(320, 64, 128)}
 COLD_TIMES = 3
 """So much longer a cold cache is timed, since its start is."""
 QUICK = {8: Amount(128, 8, 8)}
@@ -83,10 +83,10 @@ class Run:
 
     def _ask(self, action: str, entry: Entry, condition: Condition, cache: Path) -> dict:
         lights, workers, storage = condition
-        local = self.root / f"{lights}"
+        local = self.root / self.amounts[lights].name
         place = str(local / entry.format)
         if storage != "disk":
-            place = f"s3://{self.far.bucket}/{lights}/{entry.format}"
+            place = f"s3://{self.far.bucket}/{local.name}/{entry.format}"
             cache.mkdir(parents=True, exist_ok=True)
         job = Job(
             contestant=entry.name,
@@ -153,7 +153,7 @@ def main() -> int:
         served = going.enter_context(all_served(__file__, environment(far.endpoint)))
         bytes_of, console = {}, Console(stderr=True)
         for lights, amount in amounts.items():
-            place = root / f"{lights}"
+            place = root / amount.name
             console.log(f"writing {amount.groups} groups of {lights} lights in each format")
             bytes_of[lights] = write_formats(place, amount, formats, served)
             console.log("uploading them")

@@ -123,6 +123,11 @@ def deep_pixels(data: bytes) -> np.ndarray:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
+def with_arrays(members: dict[str, bytes]) -> dict[str, Any]:
+    """The members with albedo and normals decoded."""
+    return {name: deep_pixels(data) if is_deep(name) else data for name, data in members.items()}
+
+
 def pixels(extension: str, data: bytes) -> Any:
     """A member decoded as most programs would: by Pillow, OpenCV and json."""
     if extension == "meta.json":

@@ -33,6 +33,11 @@ class Amount(NamedTuple):
     lights: int
     heads: int
 
+    @property
+    def name(self) -> str:
+        """Of the directory that holds them."""
+        return f"{self.groups}x{self.lights}"
+
 
 def packed_heads(amount: Amount) -> Iterator[Packed]:
     """The portraits in order, encoded; by two processes."""

@@ -28,9 +28,9 @@ from loading.batch import (
     decoded,
     deep_pixels,
     draw,
-    is_deep,
     members_of,
     of_pictures,
+    with_arrays,
 )
 from loading.job import Job, worker_options
 from loading.tar import SHARDS
@@ -85,10 +85,7 @@ def _write(portraits: Iterable, directory: Path, total: int, arrays: bool) -> No
         str(directory), chunk_bytes=total // SHARDS, serializers={_MEMBER: AsStored()}
     )
     for number, (key, members) in enumerate(portraits):
-        stored = {
-            name: deep_pixels(data) if arrays and is_deep(name) else data
-            for name, data in members.items()
-        }
+        stored = with_arrays(members) if arrays else members
         writer[number] = {"key": key, **stored}
     writer.done()
     writer.merge()

@@ -29,6 +29,7 @@ from loading.batch import (
     is_deep,
     members_of,
     of_pictures,
+    with_arrays,
 )
 from loading.heads import SIZE
 from loading.job import Job, loader
@@ -70,10 +71,7 @@ def _write(portraits: Iterable, directory: Path, total: int, arrays: bool) -> No
             if arrays:
                 columns |= {name: _ARRAY for name in members if is_deep(name)}
             writer = MDSWriter(columns=columns, out=str(directory), size_limit=total // SHARDS)
-        stored = {
-            name: deep_pixels(data) if arrays and is_deep(name) else data
-            for name, data in members.items()
-        }
+        stored = with_arrays(members) if arrays else members
         writer.write({"key": key.encode(), **stored})
     writer.finish()
     _name_encodings(directory / "index.json")
