@@ -5,10 +5,12 @@ time and never read half of the data, without a word. One DataLoader serves the 
 the epoch of each visit travels with it.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader
 from relightx.batch import Batch
 from relightx.data.cache import Held
 from relightx.data.config import DataConfig, cache_directory
-from relightx.data.order import RankBatches, TrainingOrder
+from relightx.data.order import Need, RankBatches, TrainingOrder
 from relightx.data.plan import Plan, plan_sources
 from relightx.data.portraits import Draw, Example, TrainingPortraits, collate
 from relightx.data.prefetch import Prefetcher
@@ -25,9 +27,9 @@ from relightx.data.read import ShardReader
 from relightx.data.resume import DataState
 from relightx.data.stream import StreamedPortraits
 from relightx.data.workers import use_one_thread
-from relightx.index import Index, read_index
+from relightx.index import Index, ShardEntry, read_index
 from relightx.sample import Portrait
-from relightx.storage import LocalFolder
+from relightx.storage import Folder, LocalFolder
 
 _FAULTS_KEPT = 10
 
@@ -83,17 +85,27 @@ class TrainingBatches:
         cache = self.plan.cache
         if cache is None or self.config.reader == "stream":
             return lambda step: None
-        shards = [(index.folder, shard) for index in self.indexes for shard in index.shards]
-        is_far = [not isinstance(folder, LocalFolder) for folder, _ in shards]
+        ends = list(accumulate(len(index.shards) for index in self.indexes))
+
+        def found(number: int) -> tuple[Folder, ShardEntry]:
+            """One shard: to make the entries of all takes seconds where there are many."""
+            part = bisect_right(ends, number)
+            index = self.indexes[part]
+            return index.folder, index.shards[number - ends[part] + len(index.shards)]
 
         def hold(number: int) -> Held:
-            folder, shard = shards[number]
+            folder, shard = found(number)
             return cache.hold(folder, shard.name, shard.bytes, shard.sha256)
 
+        def far_needs() -> Iterator[Need]:
+            for need in self._batches.needs():
+                if not isinstance(found(need.shard)[0], LocalFolder):
+                    yield need
+
         prefetcher = Prefetcher(
-            lambda: (need for need in self._batches.needs() if is_far[need.shard]),
+            far_needs,
             hold,
-            lambda number: shards[number][1].bytes,
+            lambda number: found(number)[1].bytes,
             allowance=self.plan.ahead_bytes,
             start_step=self._batches.steps.start,
         )
@@ -175,8 +187,6 @@ def training_batches(
         streams=config.streams,
         weights=config.weights or None,
     )
-    if first_row is None:
-        first_row = start_step * (config.batch_size // config.streams)
     batches = RankBatches(
         order, config.batch_size, start_step, stop_step, rank, num_ranks, num_micro, first_row
     )

@@ -55,7 +55,7 @@ def plan_sources(
     window = _Window.of(far, config, num_ranks, node_ranks)
     # Kept in memory, a portrait is read once, with all its lights.
     share = 1.0 if config.memory_cache_mb else wanted_share(far, config.num_lights)
-    if not _whole(far, config, share, window):
+    if not _whole(config, share, window):
         ranged = RangedShards()
         return Plan(
             _sources(indexes, ranged),
@@ -63,7 +63,7 @@ def plan_sources(
         )
     window.refuse_beyond(config.cache_bytes)
     cache = ShardCache(cache_directory(config.cache_dir), config.cache_bytes)
-    total = sum(shard.bytes for index in far for shard in index.shards)
+    total = window.total_bytes
     kept = "all of them stay there" if total <= config.cache_bytes else "the longest unused go"
     nodes = -(-num_ranks // node_ranks)
     if config.streams % nodes:
@@ -93,11 +93,13 @@ def wanted_share(indexes: Sequence[Index], num_lights: int) -> float:
 
 @dataclass(frozen=True)
 class _Window:
-    """What is shuffled together: shards of a process, of its node, and the greatest one's bytes."""
+    """What is shuffled together: shards of a process, of its node, and the bytes of the greatest
+    and of all there are."""
 
     rank_shards: int
     node_shards: int
     shard_bytes: int
+    total_bytes: int
 
     @classmethod
     def of(
@@ -111,7 +113,7 @@ class _Window:
             streams = math.ceil(config.streams * ranks / num_ranks)
             return min(len(shards), sets * config.window * streams)
 
-        return cls(part(1), part(node_ranks), max(shards))
+        return cls(part(1), part(node_ranks), max(shards), sum(shards))
 
     @property
     def bytes(self) -> int:
@@ -126,13 +128,12 @@ class _Window:
             )
 
 
-def _whole(indexes: Sequence[Index], config: DataConfig, share: float, window: _Window) -> bool:
+def _whole(config: DataConfig, share: float, window: _Window) -> bool:
     if config.fetch != "auto":
         return config.fetch == "shards"
     if window.bytes > config.cache_bytes:
         return False
-    total = sum(shard.bytes for index in indexes for shard in index.shards)
-    return total <= config.cache_bytes or share >= WORTH_WHOLE
+    return window.total_bytes <= config.cache_bytes or share >= WORTH_WHOLE
 
 
 def _used_bytes(group: GroupEntry, num_lights: int) -> int:
