@@ -23,7 +23,8 @@ import yaml
 from accelerate.utils import send_to_device
 
 from relightx.config import Config, config_from_dict
-from relightx.data.portraits import TrainingPortraits, collate
+from relightx.data.collate import collate
+from relightx.data.portraits import TrainingPortraits
 from relightx.data.read import ShardReader
 from relightx.evaluate import Evaluation, evaluate, print_evaluation, write_evaluation
 from relightx.face import crop_transform, find_face

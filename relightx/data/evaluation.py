@@ -12,8 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from relightx.batch import Batch
+from relightx.data.collate import collate
 from relightx.data.fit import fit
-from relightx.data.portraits import Example, collate
+from relightx.data.portraits import Example
 from relightx.data.read import ShardReader
 from relightx.data.workers import use_one_thread
 from relightx.index import Index

@@ -13,18 +13,21 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from relightx.batch import Batch
+from relightx.data.block import new_memory
 from relightx.data.cache import Held
+from relightx.data.collate import Layout, collate
 from relightx.data.config import DataConfig, cache_directory
 from relightx.data.order import Need, RankBatches, TrainingOrder
 from relightx.data.plan import Plan, plan_sources
-from relightx.data.portraits import Draw, Example, TrainingPortraits, collate
+from relightx.data.portraits import Draw, Example, TrainingPortraits
 from relightx.data.prefetch import Prefetcher
 from relightx.data.read import ShardReader
 from relightx.data.resume import DataState
+from relightx.data.ring import Ring
 from relightx.data.stream import StreamedPortraits
 from relightx.data.workers import use_one_thread
 from relightx.index import Index, ShardEntry, read_index
@@ -32,12 +35,14 @@ from relightx.sample import Portrait
 from relightx.storage import Folder, LocalFolder
 
 _FAULTS_KEPT = 10
+_AHEAD = 4
+"""Batches that each reader process makes ahead."""
 
 
-class Loaded(NamedTuple):
-    """A batch as a reader process sends it, with the faults it met."""
+class _Loaded(NamedTuple):
+    """A batch as it is handed over: its bytes or their place in the ring, and the faults met."""
 
-    batch: Batch
+    block: Tensor | int
     faults: tuple[str, ...]
 
 
@@ -60,6 +65,7 @@ class TrainingBatches:
         self.portraits = self.skipped = 0
         self.faults: deque[str] = deque(maxlen=_FAULTS_KEPT)
         self._batches = batches
+        self._layout = Layout(batches.micro, config.num_lights, config.image_size)
         self._examples = TrainingPortraits(indexes, ShardReader(indexes, plan.sources), config)
 
     def state(self, step: int) -> DataState:
@@ -73,12 +79,15 @@ class TrainingBatches:
         with ExitStack() as going:
             # Before the readers, so that neither inherits what the other holds.
             advance = self._prefetched(going)
-            for number, loaded in enumerate(self._loader()):
+            readers = self.config.num_workers
+            ring = Ring(readers, _AHEAD + 1, self._layout.bytes) if readers else None
+            for number, (block, faults) in enumerate(self._loader(ring)):
+                batch = self._layout.batch(block if ring is None else ring.take(block))
                 advance(self._batches.step_of(number))
-                self.portraits += len(loaded.batch.valid)
-                self.skipped += len(loaded.faults)
-                self.faults.extend(loaded.faults)
-                yield loaded.batch
+                self.portraits += self._layout.portraits
+                self.skipped += len(faults)
+                self.faults.extend(faults)
+                yield batch
 
     def _prefetched(self, going: ExitStack) -> Callable[[int], None]:
         """What is to be told of each step: to fetch shards ahead of it, where any are fetched."""
@@ -111,17 +120,30 @@ class TrainingBatches:
         )
         return going.enter_context(prefetcher).advance
 
-    def _loader(self) -> DataLoader:
+    def _loader(self, ring: Ring | None) -> DataLoader:
+        readers = self.config.num_workers
         options: dict[str, Any] = {
-            "num_workers": self.config.num_workers,
+            "num_workers": readers,
             "worker_init_fn": use_one_thread,
-            "pin_memory": torch.cuda.is_available(),
-            "prefetch_factor": 4 if self.config.num_workers else None,
+            "prefetch_factor": _AHEAD if readers else None,
+            "multiprocessing_context": "fork" if readers else None,
         }
+
+        def load(examples: list[Example]) -> _Loaded:
+            """Lay a batch where the training process finds it."""
+            place, block = ring.next_place() if ring else (None, new_memory(self._layout.bytes))
+            collate(examples, block)
+            faults = tuple(fault for example in examples for fault in example.faults)
+            return _Loaded(block if place is None else place, faults)
+
         if self.config.reader == "index":
             return DataLoader(
                 self._examples, batch_sampler=self._batches, collate_fn=load, **options
             )
+
+        def load_streamed(streamed: Sequence[tuple[Draw, Portrait, tuple[str, ...]]]) -> _Loaded:
+            return load([self._examples.example(*visit) for visit in streamed])
+
         stream = StreamedPortraits(
             self.indexes,
             self._examples.draw,
@@ -134,15 +156,7 @@ class TrainingBatches:
             cache=self.plan.cache,
             on_fault=self.config.on_fault,
         )
-        return DataLoader(stream, self._batches.micro, collate_fn=self._load_streamed, **options)
-
-    def _load_streamed(self, streamed: Sequence[tuple[Draw, Portrait, tuple[str, ...]]]) -> Loaded:
-        return load([self._examples.example(*visit) for visit in streamed])
-
-
-def load(examples: list[Example]) -> Loaded:
-    """A batch of these examples, and the faults that they stand for."""
-    return Loaded(collate(examples), tuple(f for example in examples for f in example.faults))
+        return DataLoader(stream, self._batches.micro, collate_fn=load_streamed, **options)
 
 
 def whole_reader(indexes: Sequence[Index], config: DataConfig) -> ShardReader:

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
-from relightx.batch import Batch, Truth
 from relightx.data.augment import augment, mixed
 from relightx.data.config import DataConfig
 from relightx.data.fit import Views, fit
@@ -216,48 +214,4 @@ def _kept(index: Index, config: DataConfig) -> np.ndarray:
             labelled_subjects(index.subject_digest, fraction, share.seed)
             for fraction in (share.albedo, share.normal, share.light)
         ]
-    )
-
-
-def collate(examples: list[Example]) -> Batch:
-    """Stack examples of equal size and number of lights; absent labels become zeros.
-
-    A portrait without confidence is trusted: ones. In a reader process torch's collation, to which
-    pixels go as they are, lays them straight into the memory that the training process shares.
-    """
-    views = [example.views for example in examples]
-    size, lights = views[0].mask.shape[0], len(views[0].image)
-    no_map, no_light = np.zeros((size, size, 3), np.float32), np.zeros((lights, 3, 9), np.float32)
-    full_trust = np.ones((size, size), np.float32)
-
-    def values(name: str, absent: np.ndarray) -> list[torch.Tensor]:
-        found = (getattr(view, name) for view in views)
-        # A mirrored picture runs backward, which torch cannot.
-        return [torch.from_numpy(np.ascontiguousarray(absent if v is None else v)) for v in found]
-
-    def stacked(name: str, absent: np.ndarray) -> torch.Tensor:
-        return default_collate(values(name, absent))
-
-    def planes(name: str) -> torch.Tensor:
-        """Pixels with their colours before rows and columns."""
-        together = default_collate([value.movedim(-1, -3) for value in values(name, no_map)])
-        return together.contiguous()  # as it is already in a reader process
-
-    def flags(name: str) -> torch.Tensor:
-        return torch.tensor([getattr(example, name) for example in examples])
-
-    truth = Truth(
-        albedo=planes("albedo"),
-        normal=planes("normal"),
-        sh=stacked("sh", no_light),
-        confidence=stacked("confidence", full_trust)[:, None],
-        has_albedo=flags("has_albedo"),
-        has_normal=flags("has_normal"),
-        has_light=flags("has_light"),
-    )
-    return Batch(
-        image=planes("image"),
-        mask=stacked("mask", no_map)[:, None],
-        valid=torch.ones(len(examples), dtype=torch.bool),
-        truth=truth,
     )

@@ -9,7 +9,7 @@ What is equal for all:
   albedo and unit normals (float32, from 16 bits), mask, light. After each measurement a batch is
   compared, bit by bit, with the portraits it says it holds.
 - They store the same PNG files; nobody's format is compressed further.
-- Collation, torch's DataLoader with 1 or 2 forked workers and 4 batches ahead of each, one thread a
+- torch's DataLoader with 1 or 2 forked workers and 4 batches ahead of each, one thread a
   worker. Portraits come in random order; data sets are cut in 16 shards.
 - Each measurement runs in a fresh process, after its imports. Rounds are interleaved: everybody
   once, then everybody again in another order. Figures are medians.
