@@ -35,7 +35,7 @@ from relightx.confidence import Consensus, consensus
 from relightx.data import DataConfig, open_splits, whole_reader
 from relightx.data.fit import fit
 from relightx.data.read import ShardReader
-from relightx.data.workers import use_one_thread
+from relightx.data.workers import prepare_reader
 from relightx.index import Index, write_atomically
 from relightx.labelfiles import LAST, Place, labels_at, write_labels
 from relightx.model import IntrinsicNet
@@ -229,7 +229,7 @@ def _read(
         sampler=numbers,
         num_workers=workers,
         collate_fn=_as_it_is,
-        worker_init_fn=use_one_thread,
+        worker_init_fn=prepare_reader,
     )
 
 

@@ -33,6 +33,9 @@ class Block:
         ]
 
 
-def new_memory(bytes: int) -> UInt8[Tensor, " bytes"]:
-    """Memory for a block; pinned where there is a GPU, to which it can then go unwaited."""
-    return torch.empty(bytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+def new_memory(bytes: int, pinned: bool = True) -> UInt8[Tensor, " bytes"]:
+    """Memory for a block; pinned where there is a GPU, to which it can then go unwaited.
+
+    pinned: False in a reader process, which may have nothing to do with a GPU.
+    """
+    return torch.empty(bytes, dtype=torch.uint8, pin_memory=pinned and torch.cuda.is_available())

@@ -16,7 +16,7 @@ from relightx.data.collate import collate
 from relightx.data.fit import fit
 from relightx.data.portraits import Example
 from relightx.data.read import ShardReader
-from relightx.data.workers import use_one_thread
+from relightx.data.workers import prepare_reader
 from relightx.index import Index
 
 
@@ -45,7 +45,7 @@ def evaluation_batches(
         sampler=range(rank, steps * num_ranks, num_ranks),
         num_workers=num_workers,
         collate_fn=_as_it_is,
-        worker_init_fn=use_one_thread,
+        worker_init_fn=prepare_reader,
     )
 
 

@@ -29,7 +29,7 @@ from relightx.data.read import ShardReader
 from relightx.data.resume import DataState
 from relightx.data.ring import Ring
 from relightx.data.stream import StreamedPortraits
-from relightx.data.workers import use_one_thread
+from relightx.data.workers import prepare_reader
 from relightx.index import Index, ShardEntry, read_index
 from relightx.sample import Portrait
 from relightx.storage import Folder, LocalFolder
@@ -37,6 +37,8 @@ from relightx.storage import Folder, LocalFolder
 _FAULTS_KEPT = 10
 _AHEAD = 4
 """Batches that each reader process makes ahead."""
+_IN_USE = 3
+"""Batches of each reader process that may be in use without slowing it down."""
 
 
 class _Loaded(NamedTuple):
@@ -80,9 +82,9 @@ class TrainingBatches:
             # Before the readers, so that neither inherits what the other holds.
             advance = self._prefetched(going)
             readers = self.config.num_workers
-            ring = Ring(readers, _AHEAD + 1, self._layout.bytes) if readers else None
+            ring = Ring(readers, _AHEAD + _IN_USE, self._layout.bytes) if readers else None
             for number, (block, faults) in enumerate(self._loader(ring)):
-                batch = self._layout.batch(block if ring is None else ring.take(block))
+                batch = self._layout.batch(ring.take(block) if isinstance(block, int) else block)
                 advance(self._batches.step_of(number))
                 self.portraits += self._layout.portraits
                 self.skipped += len(faults)
@@ -124,17 +126,19 @@ class TrainingBatches:
         readers = self.config.num_workers
         options: dict[str, Any] = {
             "num_workers": readers,
-            "worker_init_fn": use_one_thread,
+            "worker_init_fn": prepare_reader,
             "prefetch_factor": _AHEAD if readers else None,
             "multiprocessing_context": "fork" if readers else None,
         }
 
         def load(examples: list[Example]) -> _Loaded:
             """Lay a batch where the training process finds it."""
-            place, block = ring.next_place() if ring else (None, new_memory(self._layout.bytes))
-            collate(examples, block)
+            place, memory = (ring and ring.free_place()) or (None, None)
+            if memory is None:
+                memory = new_memory(self._layout.bytes, pinned=ring is None)
+            collate(examples, memory)
             faults = tuple(fault for example in examples for fault in example.faults)
-            return _Loaded(block if place is None else place, faults)
+            return _Loaded(memory if place is None else place, faults)
 
         if self.config.reader == "index":
             return DataLoader(

@@ -2,13 +2,16 @@
 
 torch's DataLoader makes a new shared file for every tensor, and the system gives its pages one by
 one, zeroed: for a batch of 16 portraits of 128 pixels that takes longer than to read them from
-disk. Here each reader process has a few places that are written anew when their batch was copied
-out. The memory belongs to no file system, so a container's small /dev/shm is no limit. The readers
-must be forked, or they would not have it.
+disk. Here each reader process has a few places, shared with the training process, which uses a
+batch where it lies; when nothing of the batch is in use any more, its place is written anew. The
+memory belongs to no file system, so a container's small /dev/shm is no limit. The readers must be
+forked, or they would not have it.
 """
 
 import mmap
+import weakref
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -16,44 +19,41 @@ from torch.utils.data import get_worker_info
 
 from relightx.data.block import new_memory
 
-_PAGE = mmap.PAGESIZE
-
 
 class Ring:
-    """Places for `batches` batches of so many bytes of each of `readers` processes.
+    """Places for `batches` batches, each of so many bytes, of each of `readers` processes.
 
     A DataLoader has prefetch_factor batches of a reader under way, and asks for one more when it
-    gives one out: prefetch_factor + 1 places are enough if each batch is taken before the next is
-    asked for.
+    gives one out. More places than that are for batches in use.
     """
 
     def __init__(self, readers: int, batches: int, bytes: int) -> None:
         self.readers, self.batches, self.bytes = readers, batches, bytes
-        self._stride = -(-bytes // _PAGE) * _PAGE
+        self._stride = -(-bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         places = readers * batches
-        self._memory = torch.frombuffer(
-            mmap.mmap(-1, max(places * (self._stride + 1), 1)), dtype=torch.uint8
-        )
-        self._full = self._memory[places * self._stride :]
-        self._written = 0
+        self._memory = mmap.mmap(-1, max(places * (self._stride + 1), 1))
+        self._in_use = np.frombuffer(self._memory, np.uint8, places, places * self._stride)
 
-    def next_place(self) -> tuple[int, UInt8[Tensor, " bytes"]]:
-        """In a reader process: the number of its next place, and the memory there.
+    def free_place(self) -> tuple[int, UInt8[Tensor, " bytes"]] | None:
+        """In a reader process: the number of a place that is its own from now on, and the memory
+        there. None when all are in use, as they are when someone keeps batches."""
+        first = get_worker_info().id * self.batches
+        for number in range(first, first + self.batches):
+            if not self._in_use[number]:
+                self._in_use[number] = 1
+                return number, torch.from_numpy(self._at(number))
+        return None
 
-        Raises RuntimeError when the batch there was not taken yet.
-        """
-        number = get_worker_info().id * self.batches + self._written % self.batches
-        if self._full[number]:
-            raise RuntimeError(f"place {number} of {self.readers} x {self.batches} is in use")
-        self._full[number] = 1
-        self._written += 1
-        return number, self._at(number)
+    def take(self, number: int) -> UInt8[Tensor, " bytes"]:
+        """In the training process: what was written there, which stays as it is as long as a tensor
+        of it exists. With a GPU a pinned copy, so that it can go there unwaited."""
+        found = self._at(number)
+        freed = weakref.finalize(found, self._in_use.__setitem__, number, 0)
+        freed.atexit = False
+        memory = torch.from_numpy(found)
+        if not torch.cuda.is_available():
+            return memory
+        return new_memory(self.bytes).copy_(memory)
 
-    def take(self, place: int) -> UInt8[Tensor, " bytes"]:
-        """In the training process: a copy of what was written there, which is free from then on."""
-        found = new_memory(self.bytes).copy_(self._at(place))
-        self._full[place] = 0
-        return found
-
-    def _at(self, number: int) -> UInt8[Tensor, " bytes"]:
-        return self._memory[number * self._stride :][: self.bytes]
+    def _at(self, number: int) -> UInt8[np.ndarray, " bytes"]:
+        return np.frombuffer(self._memory, np.uint8, self.bytes, number * self._stride)

@@ -344,7 +344,7 @@ def _as_it_is(example: Example) -> Example:
 
 def _with_other_numbers(worker: int) -> None:
     """Each worker's global generators differ."""
-    use_one_thread(worker)  # one or more would wait for threads of OpenCV that no fork has
+    use_one_thread()  # one or more would wait for threads of OpenCV that no fork has
     np.random.seed(worker)
     torch.manual_seed(worker)
     cv2.setRNGSeed(worker)

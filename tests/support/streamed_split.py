@@ -9,7 +9,7 @@ from balls import ball
 from torch.utils.data import DataLoader
 
 from relightx.data.stream import Streamed, StreamedPortraits
-from relightx.data.workers import use_one_thread
+from relightx.data.workers import prepare_reader
 from relightx.index import Index, read_index, write_index
 from shards.write import Packed, ShardWriter, pack
 
@@ -76,5 +76,5 @@ def loader(stream: StreamedPortraits, num_workers: int) -> DataLoader:
         batch_size=stream.batch_size,
         collate_fn=as_they_are,
         num_workers=num_workers,
-        worker_init_fn=use_one_thread,
+        worker_init_fn=prepare_reader,
     )

@@ -9,7 +9,7 @@ from loading.batch import BATCH, collate, decoded, draw, members_of
 from loading.job import Job, Timing
 from loading.tar import raw_members
 
-from relightx.data.workers import use_one_thread
+from relightx.data.workers import prepare_reader
 from relightx.index import read_index
 
 _HELD = 8 * BATCH
@@ -46,7 +46,7 @@ def _held(job: Job) -> list[tuple[str, dict[str, bytes], list[int]]]:
 
 
 def _decode(held: list, seconds: float, ready: Any, rates: Any) -> None:
-    use_one_thread(0)
+    prepare_reader(0)
     batches = [held[start : start + BATCH] for start in range(0, len(held), BATCH)]
     collate([decoded(*each) for each in batches[0]])
     ready.wait()

@@ -113,7 +113,11 @@ def cpu_s(process: int | str) -> float:
 
 def loader(dataset: Any, job: Job, **options: Any) -> DataLoader:
     """As every contestant has it."""
-    return DataLoader(dataset, **worker_options(job), **options)
+    return DataLoader(dataset, **worker_options(job) | options)
+
+
+def _use_one_thread(_worker: int) -> None:
+    use_one_thread()
 
 
 def worker_options(job: Job) -> dict[str, Any]:
@@ -121,5 +125,5 @@ def worker_options(job: Job) -> dict[str, Any]:
     return {
         "num_workers": job.workers,
         "prefetch_factor": PREFETCH,
-        "worker_init_fn": use_one_thread,
+        "worker_init_fn": _use_one_thread,
     }

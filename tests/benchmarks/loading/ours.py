@@ -19,10 +19,12 @@ from relightx.data.prefetch import Prefetcher
 from relightx.data.read import ShardReader
 from relightx.data.ring import Ring
 from relightx.data.sources import CachedShards, LocalShards, RangedShards, Source
+from relightx.data.workers import prepare_reader
 from relightx.index import Index, read_index
 from relightx.storage import S3Options
 
 WINDOW = 4
+IN_USE = 3
 _BLOCK = Block(
     [
         ((BATCH, CHOSEN, 3, SIZE, SIZE), torch.uint8),
@@ -83,16 +85,15 @@ def _batches(
 ) -> Iterator[Batch]:
     reader = ShardReader([index], [source])
     batches = batches or _order(job, index)
-    ring = Ring(job.workers, PREFETCH + 1, _BLOCK.bytes)
+    ring = Ring(job.workers, PREFETCH + IN_USE, _BLOCK.bytes)
 
     def hand_over(samples: list[Sample]) -> tuple[int, list[str], list[list[int]]]:
-        place, memory = ring.next_place()
+        place, memory = ring.free_place()
         _lay(samples, memory)
         return place, [sample.key for sample in samples], [sample.lights for sample in samples]
 
-    for place, keys, lights in loader(
-        Visits(reader), job, batch_sampler=batches, collate_fn=hand_over
-    ):
+    options = {"collate_fn": hand_over, "worker_init_fn": prepare_reader}
+    for place, keys, lights in loader(Visits(reader), job, batch_sampler=batches, **options):
         yield Batch(keys, lights, *_BLOCK.of(ring.take(place)))
 
 
