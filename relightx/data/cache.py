@@ -40,7 +40,7 @@ from relightx.storage import Folder, WrongBytes
 
 _PATIENCE_S = 60.0
 """How long room is waited for that others hold: their windows move on."""
-_SILENCE_S = 600.0
+SILENCE_S = 600.0
 """How long another's download may show no sign of life: while a server is down it tries again for
 `S3Options.deadline_s`, and to verify a large file on a slow disk takes a minute."""
 _POLL_S = 0.1
@@ -91,7 +91,7 @@ class ShardCache:
         directory: Path,
         budget_bytes: int,
         patience_s: float = _PATIENCE_S,
-        silence_s: float = _SILENCE_S,
+        silence_s: float = SILENCE_S,
     ) -> None:
         if budget_bytes < 1:
             raise ValueError(f"a cache of {budget_bytes} bytes asked; 1 or more needed")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from relightx.data.cache import ShardCache
+from relightx.data.cache import SILENCE_S, ShardCache
 from relightx.data.config import DataConfig, cache_directory
 from relightx.data.sources import CachedShards, LocalShards, RangedShards, Source
 from relightx.index import GroupEntry, Index
@@ -62,7 +62,12 @@ def plan_sources(
             f"of the shards in S3, the members that are used are read, {share:.0%} of the bytes",
         )
     window.refuse_beyond(config.cache_bytes)
-    cache = ShardCache(cache_directory(config.cache_dir), config.cache_bytes)
+    cache = ShardCache(
+        cache_directory(config.cache_dir),
+        config.cache_bytes,
+        # While a server is silent a download shows no sign of life, and then is still tried again.
+        silence_s=max(SILENCE_S, 2 * config.s3.deadline_s),
+    )
     total = window.total_bytes
     kept = "all of them stay there" if total <= config.cache_bytes else "the longest unused go"
     nodes = -(-num_ranks // node_ranks)

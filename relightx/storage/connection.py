@@ -1,8 +1,10 @@
 """One process's way to an S3 server: its client, and how long what fails is tried again.
 
-Three layers try again, each what the one below cannot: botocore a request without an answer or with
-an answer of 500 and above, s3transfer a part of a download that broke off, and `persist` everything
-that may pass, wrong bytes included, until the deadline.
+Three layers try again, each what the one below cannot: botocore a request whose connection broke
+or whose answer was 500 or above, s3transfer a part of a download that broke off or fell silent, and
+`persist` everything that may pass, wrong bytes included, until the deadline. So that a silent
+server does not cost each layer's tries times each other's, botocore gives up at the first silence,
+and all tries of a part fit into three quarters of the deadline.
 """
 
 import base64
@@ -19,7 +21,12 @@ from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from boto3.session import Session
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    ReadTimeoutError,
+)
 from botocore.session import Session as CoreSession
 from botocore.session import get_session
 from s3transfer.manager import TransferManager
@@ -35,6 +42,8 @@ _CONCURRENT_PARTS = 8
 _CHUNK = 1 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 20.0
 _ATTEMPTS = 6  # of one request in botocore, a second or two; of one part of a download
+_SILENCE = 1 / 8
+"""Share of the deadline for which a server may be silent."""
 
 Result = TypeVar("Result")
 
@@ -53,6 +62,7 @@ class Connection:
         session, self.client = _client(options)
         self._ranges = RangeRequests(self.client, session, options)
         events = self.client.meta.events
+        events.register_first("needs-retry.s3", _give_up_on_silence)
         events.register("needs-retry.s3", self._note_attempt)
         events.register("after-call.s3.GetObject", self._watch_body)
         for sending in ("PutObject", "UploadPart"):
@@ -181,7 +191,7 @@ def connection_of_process(options: S3Options, _pid: int) -> Connection:
 def _client(options: S3Options) -> tuple[CoreSession, Any]:
     address = options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
     address = address or os.environ.get("AWS_ENDPOINT_URL")
-    silence = min(60.0, max(2.0, options.deadline_s / 4))
+    silence = min(60.0, max(0.5, options.deadline_s * _SILENCE))
     config = Config(
         signature_version=UNSIGNED if options.unsigned else None,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
@@ -221,15 +231,22 @@ def _add_md5(params: dict[str, Any], **_: Any) -> None:
     params["headers"]["Content-MD5"] = base64.b64encode(digest.digest()).decode()
 
 
+def _give_up_on_silence(caught_exception: BaseException | None, **_: Any) -> None:
+    if isinstance(caught_exception, (ConnectTimeoutError, ReadTimeoutError)):
+        raise caught_exception
+
+
 class _Patience:
     """For tenacity: when to give up.
 
-    When the next try would begin too long after the first failure, or when the same wrong bytes
-    came twice: then they are not wrong on their way but where they lie.
+    When the next try, if it took as long to fail as the last, would end too long after the first
+    failure; or when the same wrong bytes came twice: then they are not wrong on their way but where
+    they lie.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._began = time.monotonic()
         self._first_failure: float | None = None
         self._wrong_bytes: str | None = None
 
@@ -241,7 +258,10 @@ class _Patience:
             return True
         if self._first_failure is None:
             self._first_failure = now
-        return now + state.upcoming_sleep - self._first_failure > self._seconds
+        # A long download that broke off late may be tried again; all silence takes is less.
+        took = min(now - self._began, _ATTEMPTS * _SILENCE * self._seconds)
+        self._began = now + state.upcoming_sleep
+        return self._began + took - self._first_failure > self._seconds
 
 
 class _WatchedBody:

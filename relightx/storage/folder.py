@@ -29,7 +29,7 @@ class S3Options:
     unsigned: bool = False
     """Send no credentials: for public buckets"""
     deadline_s: float = 300.0
-    """Seconds for which what fails is tried again"""
+    """Seconds for which what fails is tried again; an eighth of them may pass in silence"""
 
     def __post_init__(self) -> None:
         if not self.deadline_s > 0:

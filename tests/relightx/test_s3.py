@@ -164,6 +164,23 @@ def test_what_never_passes_is_given_up_at_the_deadline(s3, fault_proxy):
     assert "ServiceUnavailable" in said and "\n" not in said
 
 
+@pytest.mark.parametrize("fault", [faults.silent, faults.stall], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["whole", "parts"])
+def test_a_silent_server_is_given_up_soon_after_the_deadline(
+    s3, fault_proxy, tmp_path, fault, data
+):
+    """Whatever layers there are that try again."""
+    folder = s3.new_folder(endpoint_url=fault_proxy.endpoint, deadline_s=4.0)
+    folder.put("a", file_with(tmp_path, data), digest(data))
+    fault_proxy.next(fault, times=10_000, method="GET", path="/a")
+    for ask in (lambda: folder.fetch("a", tmp_path / "b"), lambda: folder.read("a")):
+        started = time.monotonic()
+        with pytest.raises(OSError, match=r"failed \d+ times, at last with: .*[Rr]ead time"):
+            ask()
+        assert 2 < time.monotonic() - started < 8
+    assert not (tmp_path / "b").exists()
+
+
 @pytest.mark.parametrize("fault", [faults.reset, faults.unavailable, faults.cut])
 def test_parts_that_fail_are_survived(broken, fault_proxy, fault, tmp_path):
     file = file_with(tmp_path, LARGE)

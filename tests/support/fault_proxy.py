@@ -150,6 +150,12 @@ def stall(handler: Handler, body: bytes) -> None:
     handler.close_connection = True
 
 
+def silent(handler: Handler, _body: bytes) -> None:
+    """No answer comes, and the connection stays open."""
+    handler.server.ended.wait(60)
+    handler.close_connection = True
+
+
 def flipped(data: bytes) -> bytes:
     """The same bytes but for one in the middle."""
     middle = len(data) // 2
