@@ -6,13 +6,19 @@ with size and sha256, so that one damaged later is passed over for the one befor
 There is no state of random generators: data order, choice of lights and augmentation are functions
 of seed, epoch and portrait, and no layer draws numbers.
 
-No pickle is read: weights are safetensors, the optimiser's state loads with `weights_only=True`.
+Weights, average and the optimiser's moments are whole and by the names of the weights, whatever the
+processes had cut them into: a run of ZeRO-3 on eight goes on as one of DDP on two. They are
+safetensors; no pickle is written or read.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,44 +29,60 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from relightx.model import IntrinsicNet, ModelConfig
+from relightx.storage import Folder, saying_full
+from relightx.storage.folder import sync
 
 MODEL_FORMAT = "relightx-model-1"
 WEIGHTS = "model.safetensors"
-_RECORD = "checkpoint.json"
+RECORD = "checkpoint.json"
+"""What a checkpoint holds, with sizes and digests."""
+_AVERAGE, _OPTIMIZER = "average.safetensors", "optimizer.safetensors"
+_STEP = re.compile(r"step-(\d{8})")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training state: after `step` optimiser steps of a run."""
+    """A training state: after `step` optimiser steps of a run. Tensors share no memory.
+
+    optimizer: by "exp_avg.NAME" and "exp_avg_sq.NAME" for each weight.
+    """
 
     step: int
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    optimizer: dict[str, Tensor]
     about: dict[str, Any]
     """Plain values: the resolved config, hashes of the data, best metric so far."""
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Commit a checkpoint under DIRECTORY/step-NNNNNNNN, then prune to the newest `keep`."""
+    """Commit a checkpoint under DIRECTORY/step-NNNNNNNN, then prune to the newest `keep`.
+
+    Raises OSError, leaving nothing, when it does not fit on the disk.
+    """
     name = f"step-{checkpoint.step:08d}"
     staged = _fresh(directory / f".{name}.partial")
-    save_file(_own(checkpoint.weights), staged / WEIGHTS)
-    save_file(_own(checkpoint.average), staged / "average.safetensors")
-    torch.save(checkpoint.optimizer, staged / "optimizer.pt")
-    files = {file.name: _fingerprint(file) for file in sorted(staged.iterdir())}
-    record = {"step": checkpoint.step, "files": files, "about": checkpoint.about}
-    (staged / _RECORD).write_text(json.dumps(record, indent=1))
-    committed = _commit(staged, directory / name)
-    for old in _committed(directory)[:-keep]:
-        shutil.rmtree(old)
-    return committed
+    with _whole_or_gone(staged, directory / name):
+        for file, values in (
+            (WEIGHTS, checkpoint.weights),
+            (_AVERAGE, checkpoint.average),
+            (_OPTIMIZER, checkpoint.optimizer),
+        ):
+            # safetensors refuses channels-last strides.
+            save_file({key: value.contiguous() for key, value in values.items()}, staged / file)
+        files = {file.name: _fingerprint(file) for file in sorted(staged.iterdir())}
+        record = {"step": checkpoint.step, "files": files, "about": checkpoint.about}
+        (staged / RECORD).write_text(json.dumps(record, indent=1))
+        path = _commit(staged, directory / name)
+    for old in committed(directory)[:-keep]:
+        _remove(old)
+    return path
 
 
 def newest_checkpoint(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint, None when there is none, and why newer ones were passed over."""
     passed_over = []
-    for path in reversed(_committed(directory)):
+    for path in reversed(committed(directory)):
         try:
             return load_checkpoint(path), passed_over
         except (ValueError, OSError) as error:
@@ -71,20 +93,46 @@ def newest_checkpoint(directory: Path) -> tuple[Checkpoint | None, list[str]]:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a committed checkpoint; ValueError when a file is missing, cut short or changed."""
     try:
-        record = json.loads((path / _RECORD).read_text())
-        step, files, about = record["step"], record["files"], record["about"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: its {_RECORD} cannot be read: {error}") from None
-    for name, expected in files.items():
+        record = check_record((path / RECORD).read_bytes(), str(path))
+    except OSError as error:
+        raise ValueError(f"{path}: its {RECORD} cannot be read: {error}") from None
+    for name, expected in record["files"].items():
         if not (path / name).is_file() or _fingerprint(path / name) != expected:
             raise ValueError(f"{path}: {name} is missing or not as it was written")
     return Checkpoint(
-        step=step,
+        step=record["step"],
         weights=load_file(path / WEIGHTS),
-        average=load_file(path / "average.safetensors"),
-        optimizer=torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu"),
-        about=about,
+        average=load_file(path / _AVERAGE),
+        optimizer=load_file(path / _OPTIMIZER),
+        about=record["about"],
     )
+
+
+def fetched_checkpoint(folder: Folder, final: Path) -> Path:
+    """Copy a checkpoint from a folder to `final`, where it appears whole.
+
+    Raises ValueError for a record that is none, OSError for files that are not as it says.
+    """
+    record = folder.read(RECORD)
+    staged = _fresh(final.with_name(f".{final.name}.partial"))
+    with _whole_or_gone(staged, final):
+        for name, (_, digest) in check_record(record, folder.url)["files"].items():
+            folder.fetch(name, staged / name, digest)
+        (staged / RECORD).write_bytes(record)
+        return _commit(staged, final)
+
+
+def check_record(data: bytes, where: str) -> dict[str, Any]:
+    """What a checkpoint says of itself; ValueError when it is none, or of an earlier program."""
+    try:
+        record = json.loads(data)
+        step, files, about = record["step"], record["files"], record["about"]
+        wanted = {WEIGHTS, _AVERAGE, _OPTIMIZER}
+        if type(step) is not int or not isinstance(about, dict) or set(files) != wanted:
+            raise ValueError(f"it is of step {step!r} and lists {sorted(files)}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{where}: its {RECORD} cannot be read: {error}") from None
+    return record
 
 
 def save_model(
@@ -176,8 +224,15 @@ def _mismatch(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
     return ""
 
 
-def _committed(directory: Path) -> list[Path]:
-    return sorted(directory.glob("step-????????"))
+def committed(directory: Path) -> list[Path]:
+    """The checkpoints that were committed, oldest first."""
+    return sorted(path for path in directory.glob("step-*") if step_of(path.name) is not None)
+
+
+def step_of(name: str) -> int | None:
+    """The step of a checkpoint's name; None for another name."""
+    found = _STEP.fullmatch(name)
+    return None if found is None else int(found[1])
 
 
 def _fresh(staged: Path) -> Path:
@@ -189,9 +244,8 @@ def _fresh(staged: Path) -> Path:
 
 def _commit(staged: Path, final: Path) -> Path:
     """Flush every file, then rename the directory to its real name."""
-    for file in staged.iterdir():
-        with open(file, "rb") as stream:
-            os.fsync(stream.fileno())
+    for path in (*staged.iterdir(), staged):
+        sync(path)
     if final.exists():  # a directory cannot be renamed over a full one
         old = final.with_name(f".{final.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -200,7 +254,31 @@ def _commit(staged: Path, final: Path) -> Path:
         shutil.rmtree(old)
     else:
         os.replace(staged, final)
+    sync(final.parent)
     return final
+
+
+@contextmanager
+def _whole_or_gone(staged: Path, final: Path) -> Iterator[None]:
+    """Around writing to `staged` what is to become `final`: after an error it is removed."""
+    try:
+        with saying_full(final):
+            try:
+                yield
+            except SafetensorError as error:  # which has no errno
+                full = os.strerror(errno.ENOSPC) in str(error)
+                raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from None
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+
+
+def _remove(directory: Path) -> None:
+    """Remove a checkpoint; killed in the middle, what is left has not the name of one."""
+    going = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(going, ignore_errors=True)
+    os.replace(directory, going)
+    shutil.rmtree(going)
 
 
 def _fingerprint(file: Path) -> list[int | str]:

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_relight(commands)
     _add_pseudolabel(commands)
     _add_report(commands)
+    _add_runs(commands)
     return parser
 
 
@@ -302,6 +303,26 @@ def _add_storage_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_runs(commands: argparse._SubParsersAction) -> None:
+    parser = _add(
+        commands,
+        "runs",
+        _runs,
+        "runs side by side: how far, how good, and in what they differ",
+        "A table of the runs at and below some directories: state, step, loss, speed, best"
+        " validation, and the keys of the config that are not the same in all.",
+    )
+    parser.add_argument(
+        "directories",
+        type=Path,
+        nargs="*",
+        default=[Path("runs")],
+        metavar="DIR",
+        help="runs, or directories that hold some (default: runs)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
 def _storage_options(options: argparse.Namespace) -> Any:
     from relightx.storage import S3Options
 
@@ -398,6 +419,20 @@ def _report(options: argparse.Namespace) -> None:
     out = options.out or options.directory / "report.html"
     title = f"Training run {options.directory.resolve().name}"
     print(write_report(options.directory, out, title=title, evaluation=evaluation))
+
+
+def _runs(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from relightx.runs import as_json, find_runs, show_runs
+
+    runs = find_runs(options.directories)
+    if options.json:
+        print(as_json(runs))
+    else:
+        console = Console()
+        # A pipe has no width; a table cut to 80 columns is of no use to grep.
+        show_runs(runs, console if console.is_terminal else Console(width=200))
 
 
 def _warn_without_face(found: bool, photo: Path) -> None:

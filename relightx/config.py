@@ -40,6 +40,8 @@ class RunConfig:
     """Of the first weights."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 autocast on GPUs and CPUs with matrix units for it, else float32."""
+    device: Literal["auto", "gpu", "cpu"] = "auto"
+    """auto: the GPU if there is one; that several processes train without one has to be said."""
     accumulation: int = 1
     """Micro-batches a process splits its part of an optimiser step into."""
     log_every: int = 20
@@ -52,11 +54,19 @@ class RunConfig:
     """Steps between two checkpoints; the end of the run always has one."""
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept."""
+    upload: str = ""
+    """s3:// URL that checkpoints and the finished model are copied to, and resumed from where
+    run.dir has none as new; reached as data.s3 says. Empty: nowhere."""
+    hang_s: float = 1800.0
+    """Seconds without any progress after which a process says which one the others wait for, and
+    ends; more than the slowest validation portrait or checkpoint takes. 0: never."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulation", "log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; 1 or more needed")
+        if not self.hang_s >= 0:
+            raise ValueError(f"run.hang_s is {self.hang_s}; 0 or more seconds needed")
         if self.validate_every < 0 or self.validate_lights < 1:
             raise ValueError(
                 "run.validate_every must be 0 or more and run.validate_lights at least 1"

@@ -41,6 +41,10 @@ class Meter:
         self._rows.append((step, torch.stack([*losses.values(), total.detach()]).float()))
         self._images += images
 
+    def saved(self, seconds: float) -> None:
+        """Note how long the training waited for a checkpoint."""
+        self._save_s += seconds
+
     def flush(self) -> dict[str, float]:
         """Mean of each loss over processes and micro-batches since the last report.
 
@@ -67,6 +71,7 @@ class Meter:
             **{name: float(value) for name, value in extra.items()},
             "images_per_s": round(images_per_s, 2),
             "loader_wait": round(wait, 4),
+            "save_wait": round(self._save_s / elapsed, 4),
         }
         note = (
             f"loss {means['total']:.4f}  {images_per_s:.0f} images/s  {wait:.0%} waiting for data"
@@ -76,6 +81,7 @@ class Meter:
 
     def _restart(self) -> None:
         self._start, self._wait_s, self._images = time.perf_counter(), 0.0, 0
+        self._save_s = 0.0
 
     def _refuse_not_finite(self, steps: list[int], table: Tensor) -> None:
         bad = ~table.isfinite()

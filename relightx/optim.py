@@ -1,10 +1,11 @@
 """Optimiser, learning-rate schedule and the moving average of the weights."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 
@@ -66,21 +67,20 @@ def go_to_step(schedule: LambdaLR, step: int) -> None:
 
 
 class MovingAverage:
-    """Exponential moving average of a model's weights and buffers, on the model's device.
+    """Exponential moving average of weights and buffers, on their device.
 
-    The decay grows from 0.1 with the number of updates, so that the random start is soon
-    forgotten in short runs.
+    state: by name; of a model that is cut up over processes, this one's parts. The decay grows from
+    0.1 with the number of updates, so that the random start is soon forgotten in short runs.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, state: Mapping[str, Tensor], decay: float) -> None:
         self.decay = decay
-        self.values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.values = {name: value.detach().clone() for name, value in state.items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move toward the model's weights after optimiser step `step` (from 0)."""
+    def update(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Move toward what the weights are after optimiser step `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        state = model.state_dict()
         floating = [name for name, value in self.values.items() if value.is_floating_point()]
         torch._foreach_lerp_(
             [self.values[name] for name in floating], [state[name] for name in floating], 1 - decay

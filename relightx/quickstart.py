@@ -22,6 +22,7 @@ import torch
 import yaml
 from accelerate.utils import send_to_device
 
+from relightx.backend import choose_precision
 from relightx.config import Config, config_from_dict
 from relightx.data.collate import collate
 from relightx.data.portraits import TrainingPortraits
@@ -39,7 +40,6 @@ from relightx.portrait import load, read_linear
 from relightx.report import Stage, Step, write_report
 from relightx.stage import duration, leaving_on_termination, run, say, stage
 from relightx.tracking import LOG_NAME, read_log
-from relightx.train import choose_precision
 from shards.rendering.environments import shipped_environments
 from shards.rendering.synthetic import synthetic_jobs
 from shards.splits import SPLITS

@@ -1,194 +1,293 @@
 """The training program: `accelerate launch -m relightx.train --config FILE [dotted options]`.
 
-The same loop serves one process and many. Only model and optimiser are prepared by Accelerate: our
-loader is rank-aware already, and a prepared schedule would step once for each process.
+The same loop serves one process and many, whatever they share (relightx.backend). Data, losses and
+schedule know of ranks only what they must: our loader is rank-aware, and kept out of Accelerate,
+which would split it again; the schedule steps once for each optimiser step.
 """
 
-import copy
 import os
+import socket
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin, gather_object, send_to_device, set_seed
+from accelerate.utils import send_to_device, set_seed
 
-from relightx.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint, save_model
-from relightx.config import Config, config_to_dict, parse_config
-from relightx.data import (
-    TrainingBatches,
-    evaluation_batches,
-    open_splits,
-    training_batches,
-    whole_reader,
+from relightx.backend import (
+    Backend,
+    Stop,
+    Watch,
+    choose_precision,
+    dotted,
+    program,
+    refuse_differences,
 )
+from relightx.backend.stop import STOP_FILE
+from relightx.backend.whole import load_moments, local, parts_of, whole, whole_moments
+from relightx.checkpoint import Checkpoint, newest_checkpoint, save_model
+from relightx.config import Config, config_to_dict, parse_config
+from relightx.data import TrainingBatches, open_splits, training_batches
 from relightx.data.resume import DataState
-from relightx.evaluate import decompose, summarise_portraits
 from relightx.index import Index, write_atomically
 from relightx.losses import total_loss
 from relightx.meter import Meter
-from relightx.metrics import METRICS, score
 from relightx.model import IntrinsicNet
-from relightx.optim import MovingAverage, build_optimizer, build_schedule, go_to_step
-from relightx.panels import decomposition_panel
+from relightx.optim import MovingAverage, go_to_step
+from relightx.saving import Saver, fetch_newest, send_model
+from relightx.storage import open_folder
 from relightx.tracking import Tracker
+from relightx.validation import validate
 
-BEST_METRICS = ("normal_error_deg", "relighting_si_mse", "reconstruction_si_mse")
-"""The first of these that a validation split can measure decides which weights are the best."""
+STOPPED = 3
+"""Exit status of a run that was asked to stop, and can be resumed."""
+REQUEUE_FILE = "REQUEUE"
+"""In the run's directory once a run that was asked to stop has its checkpoint."""
+_VISIBLE_S = 20.0
+
+
+class Stopped(Exception):
+    """A run was asked to stop and has a checkpoint; the message says so."""
 
 
 def train(config: Config) -> Path:
     """Train as configured; the directory of the finished model.
 
-    Raises ValueError for a directory that is used, data that do not fit, or a checkpoint of other
-    data or another model; FloatingPointError, naming step and term, when a loss is not finite.
+    Raises ValueError for a directory that is used, data that do not fit, a checkpoint of other
+    data or another model, processes that differ; FloatingPointError, naming step and term, when a
+    loss is not finite; Stopped when it was asked to stop.
     """
-    accelerator = _accelerator(config)
-    directory = Path(config.run.dir)
-    checkpoint = _find_checkpoint(config, directory, accelerator)
-    start = checkpoint.step if checkpoint else 0
-    loader = _training_batches(config, checkpoint, accelerator)
-    if checkpoint:
-        _check_same_run(checkpoint, config, loader.state(start), directory)
-    hashes = {path: i.sha256 for path, i in zip(config.data.train, loader.indexes, strict=True)}
-    set_seed(config.run.seed)
-    network = IntrinsicNet(config.model).to(accelerator.device)
-    validation = _check_validation(config, network)
-    _write_config(config, hashes, directory, accelerator)
-    batches = iter(loader)
-    optimizer = build_optimizer(network, config.optim)
-    schedule = build_schedule(optimizer, config.optim, config.run.steps)
-    average = MovingAverage(network, config.optim.ema_decay)
-    if checkpoint:
-        network.load_state_dict(checkpoint.weights)
-        optimizer.load_state_dict(checkpoint.optimizer)
-        average.values = send_to_device(checkpoint.average, accelerator.device)
-        go_to_step(schedule, start)
-    model, prepared = accelerator.prepare(network, optimizer)
-    tracker = Tracker(directory, config.run.steps, start, accelerator.is_main_process)
-    meter = Meter(accelerator, tracker, start)
-    best = checkpoint.about["best"] if checkpoint else None
+    run, data = config.run, config.data
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    backend = Backend(
+        config.optim,
+        choose_precision(run.precision),
+        run.device,
+        run.accumulation,
+        max(1, data.batch_size // (processes * run.accumulation)),
+    )
+    refuse_differences(
+        backend.accelerator,
+        {**program(), **dotted(config_to_dict(config))},
+        "Start all with the same program and options",
+    )
+    directory = Path(run.dir)
+    checkpoint = _find_checkpoint(config, directory, backend)
+    launched = backend.launched
+    with (
+        Watch(directory, launched.rank, launched.world_size, run.hang_s) as watch,
+        Stop(directory, backend.is_main) as stop,
+    ):
+        training = _Training(config, backend, checkpoint, watch)
+        try:
+            return training.go(stop)
+        finally:
+            training.saver.close()
 
-    def save(name: str, step: int, best: dict | None) -> Path:
-        about = {"steps": step, "best": best, "data": hashes}
-        return save_model(
-            directory / name, config.model, average.values, config.data.image_size, about
+
+class _Training:
+    """One run from a checkpoint, or from its beginning."""
+
+    def __init__(
+        self, config: Config, backend: Backend, checkpoint: Checkpoint | None, watch: Watch
+    ) -> None:
+        self.config, self.backend, self.watch = config, backend, watch
+        self.accelerator = backend.accelerator
+        self.directory = Path(config.run.dir)
+        self.start = checkpoint.step if checkpoint else 0
+        self.loader = _training_batches(config, checkpoint, backend)
+        if checkpoint:
+            _check_same_run(checkpoint, config, self.loader.state(self.start), self.directory)
+        indexes = zip(config.data.train, self.loader.indexes, strict=True)
+        self.hashes = {path: index.sha256 for path, index in indexes}
+        set_seed(config.run.seed)
+        network = IntrinsicNet(config.model)
+        self.validation = _check_validation(config, network)
+        _write_config(config, self.hashes, self.directory, backend)
+        # The readers are started before there is a GPU's context to be forked with.
+        self.batches = iter(self.loader)
+        if checkpoint:
+            network.load_state_dict(checkpoint.weights)
+        backend.prepare(network, config.run.steps)
+        self.network = network
+        self.average = MovingAverage(local(network), config.optim.ema_decay)
+        if checkpoint:
+            load_moments(network, backend.optimizer, checkpoint.optimizer, self.start)
+            self.average.values = parts_of(network, checkpoint.average)
+            go_to_step(backend.schedule, self.start)
+        self.best = checkpoint.about["best"] if checkpoint else None
+        self.tracker = Tracker(self.directory, config.run.steps, self.start, backend.is_main)
+        self.meter = Meter(self.accelerator, self.tracker, self.start)
+        upload = open_folder(config.run.upload, config.data.s3) if config.run.upload else None
+        self.saver = Saver(self.directory, config.run.keep_checkpoints, upload)
+
+    def go(self, stop: Stop) -> Path:
+        """All steps that are left; the directory of the finished model."""
+        run = self.config.run
+        self.tracker.say(
+            f"training in {self.directory}: step {self.start} to {run.steps}, {self._machine()};"
+            f" {self.loader.plan.sentence}"
         )
+        self.backend.model.train()
+        for step in range(self.start, run.steps):
+            norm = self._step(step)
+            if (step + 1) % run.log_every == 0 or step + 1 == run.steps:
+                self._report(step + 1, norm)
+            self._finish(step + 1)
+            if stop.asked() and step + 1 < run.steps:
+                self._stop(step + 1, stop.cause)
+        return self._end()
 
-    def finish(step: int) -> None:
-        nonlocal best
-        run, is_last = config.run, step == config.run.steps
-        validates = validation and run.validate_every
+    def _step(self, step: int) -> Any:
+        """One optimiser step; the gradients' norm."""
+        backend, norm = self.backend, None
+        for _ in range(self.config.run.accumulation):
+            self.watch.at(step + 1, "data")
+            batch = self.meter.waited(lambda: next(self.batches))
+            batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
+            with backend.micro_batch():
+                self.watch.at(step + 1, "forward")
+                pred = backend.forward(batch.image)
+                total, losses = total_loss(pred, batch, self.config.loss)
+                self.watch.at(step + 1, "backward")
+                backend.backward(total)
+                norm = backend.step()
+            self.meter.add(step + 1, total, losses, batch.image.shape[0] * batch.image.shape[1])
+        self.average.update(local(self.network), step)
+        return norm
+
+    def _report(self, step: int, norm: Any) -> None:
+        self.watch.at(step, "report")
+        replaced = _agree_on_replaced(self.loader, self.accelerator, step)
+        rate = self.backend.schedule.get_last_lr()[0]
+        self.meter.log(step, {"grad_norm": norm, "learning_rate": rate, **replaced})
+
+    def _finish(self, step: int) -> None:
+        """Validate and save, where it is time for that."""
+        run, is_last = self.config.run, step == self.config.run.steps
+        validates = bool(self.validation) and bool(run.validate_every)
         validates = validates and (step % run.validate_every == 0 or is_last)
         saves = step % run.checkpoint_every == 0 or is_last
         if validates or saves:
-            meter.flush()  # refuses to keep what a bad step has spoilt
+            self.watch.at(step, "report")
+            self.meter.flush()  # refuses to keep what a bad step has spoilt
         if validates:
-            scored = _validate(
-                config, validation, accelerator, network, average, tracker, step, best
-            )
-            if scored != best and accelerator.is_main_process:
-                save("best", step, scored)
-            best = scored
-        if saves and accelerator.is_main_process:
-            data = loader.state(step).as_dict()
-            about = {"config": config_to_dict(config), "data": data, "best": best}
-            state = Checkpoint(
-                step, network.state_dict(), average.values, optimizer.state_dict(), about
-            )
-            save_checkpoint(directory / "checkpoints", state, run.keep_checkpoints)
+            self._validate(step)
+        if saves:
+            self._save(step)
 
-    tracker.say(
-        f"training in {directory}: step {start} to {config.run.steps}, {_machine(accelerator)};"
-        f" {loader.plan.sentence}"
-    )
-    model.train()
-    for step in range(start, config.run.steps):
-        for _ in range(config.run.accumulation):
-            batch = meter.waited(lambda: next(batches))
-            batch = send_to_device(batch, accelerator.device, non_blocking=True)
-            with accelerator.accumulate(model):
-                pred = model(batch.image)
-                total, losses = total_loss(pred, batch, config.loss)
-                accelerator.backward(total)
-                if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(
-                        model.parameters(), config.optim.grad_clip_norm
-                    )
-                prepared.step()
-                prepared.zero_grad()
-            meter.add(step + 1, total, losses, batch.image.shape[0] * batch.image.shape[1])
-        schedule.step()
-        average.update(network, step)
-        if (step + 1) % config.run.log_every == 0 or step + 1 == config.run.steps:
-            replaced = _agree_on_replaced(loader, accelerator, step + 1)
-            rate = schedule.get_last_lr()[0]
-            meter.log(step + 1, {"grad_norm": norm, "learning_rate": rate, **replaced})
-        finish(step + 1)
-    model_directory = directory / "model"
-    if accelerator.is_main_process:
-        save("model", config.run.steps, best)
-    accelerator.wait_for_everyone()
-    tracker.say(f"model written to {model_directory}")
-    tracker.close()
-    accelerator.end_training()
-    return model_directory
-
-
-def choose_precision(precision: str) -> str:
-    """'bf16' or 'float32': 'auto' takes bf16 where matrix units make it the faster one.
-
-    On CPUs that means AMX: without it bf16 convolutions ran at 0.7 times the speed of float32.
-    """
-    if precision != "auto":
-        return precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "float32"
-
-
-def _accelerator(config: Config) -> Accelerator:
-    precision = choose_precision(config.run.precision)
-    accelerator = Accelerator(
-        # Unasked, Accelerate lets each process of a GPU-less launch believe that it is alone.
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision="bf16" if precision == "bf16" else "no",
-        step_scheduler_with_optimizer=False,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=config.run.accumulation, sync_with_dataloader=False
-        ),
-    )
-    expected = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != expected:
-        raise ValueError(
-            f"{expected} processes were launched, this one sees {accelerator.num_processes}: each"
-            " would train alone. Use a file of configs/accelerate/"
+    def _validate(self, step: int) -> None:
+        average = whole(self.network, self.average.values)
+        best = validate(
+            self.config,
+            self.validation,
+            self.accelerator,
+            average,
+            self.tracker,
+            step,
+            self.best,
+            lambda key: self.watch.at(step, f"validation of {key}"),
         )
-    if accelerator.device.type == "cpu":
-        # The launcher exports OMP_NUM_THREADS=1, which would leave all cores but one idle.
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
-    return accelerator
+        if best != self.best and self.backend.is_main:
+            self._write_model("best", step, best, average)
+        self.best = best
+
+    def _save(self, step: int) -> None:
+        """Begin to write a checkpoint; what is cut up over processes is put together by all."""
+        self.watch.at(step, "save")
+        start = time.perf_counter()
+        state = Checkpoint(
+            step,
+            whole(self.network, local(self.network)),
+            whole(self.network, self.average.values),
+            whole_moments(self.network, self.backend.optimizer),
+            {
+                "config": config_to_dict(self.config),
+                "data": self.loader.state(step).as_dict(),
+                "best": self.best,
+                "backend": self.backend.kind,
+                "processes": self.backend.launched.world_size,
+            },
+        )
+        if self.backend.is_main:
+            self.saver.save(state)
+        self.meter.saved(time.perf_counter() - start)
+
+    def _stop(self, step: int, cause: str) -> None:
+        """Save, have it on disk, and end in every process."""
+        run = self.config.run
+        if step % run.checkpoint_every:
+            self.meter.flush()
+            self._save(step)
+        if self.backend.is_main:
+            self.saver.wait()
+            (self.directory / REQUEUE_FILE).touch()
+        self.accelerator.wait_for_everyone()
+        self.tracker.close()
+        self.accelerator.end_training()
+        raise Stopped(
+            f"stopped at step {step} of {run.steps}, asked by {cause or 'another process'}; its"
+            " checkpoint is written: go on with --run.resume true"
+        )
+
+    def _end(self) -> Path:
+        """Write the finished model."""
+        average = whole(self.network, self.average.values)
+        directory = self.directory / "model"
+        if self.backend.is_main:
+            self._write_model("model", self.config.run.steps, self.best, average)
+            self.saver.wait()
+            if self.saver.upload is not None:
+                send_model(directory, open_folder(self.config.run.upload, self.config.data.s3))
+        self.watch.at(self.config.run.steps, "save")
+        self.accelerator.wait_for_everyone()
+        self.tracker.say(f"model written to {directory}")
+        self.tracker.close()
+        self.accelerator.end_training()
+        return directory
+
+    def _write_model(self, name: str, step: int, best: dict | None, average: dict) -> None:
+        about = {"steps": step, "best": best, "data": self.hashes}
+        size = self.config.data.image_size
+        save_model(self.directory / name, self.config.model, average, size, about)
+
+    def _machine(self) -> str:
+        launched = self.backend.launched
+        precision = choose_precision(self.config.run.precision)
+        return (
+            f"{launched.world_size} process(es) on {self.accelerator.device.type}, {launched.kind},"
+            f" {precision}"
+        )
 
 
-def _find_checkpoint(
-    config: Config, directory: Path, accelerator: Accelerator
-) -> Checkpoint | None:
+def _find_checkpoint(config: Config, directory: Path, backend: Backend) -> Checkpoint | None:
     """Refuse a used directory and find the checkpoint to go on from; nothing is made yet."""
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"run.dir {directory} is a file; name a new directory")
     used = directory.exists() and any(directory.iterdir())
-    accelerator.wait_for_everyone()
+    backend.accelerator.wait_for_everyone()
     if used and not config.run.resume:
         raise ValueError(
             f"run.dir {directory} is already used; choose another, or continue it with"
             " --run.resume true"
         )
-    checkpoint, passed_over = newest_checkpoint(directory / "checkpoints")
-    if accelerator.is_main_process:
-        for reason in passed_over:
+    passed_over = []
+    if config.run.upload and config.run.resume and backend.accelerator.is_local_main_process:
+        folder = open_folder(config.run.upload, config.data.s3)
+        passed_over = fetch_newest(folder, directory / "checkpoints")
+    backend.accelerator.wait_for_everyone()
+    checkpoint, broken = newest_checkpoint(directory / "checkpoints")
+    if backend.is_main:
+        for reason in (*passed_over, *broken):
             print(f"relightx train: checkpoint passed over: {reason}", file=sys.stderr)
+    refuse_differences(
+        backend.accelerator,
+        {"the step of the newest checkpoint": checkpoint.step if checkpoint else None},
+        f"run.dir {directory} must lie on a disk that all nodes share, or run.upload must be given",
+    )
     return checkpoint
 
 
@@ -204,29 +303,44 @@ def _check_validation(config: Config, network: IntrinsicNet) -> list[Index]:
 
 
 def _write_config(
-    config: Config, hashes: dict[str, str], directory: Path, accelerator: Accelerator
+    config: Config, hashes: dict[str, str], directory: Path, backend: Backend
 ) -> None:
-    """Make the run's directory with the resolved config in it."""
-    if accelerator.is_main_process:
+    """Make the run's directory with the resolved config in it, and see that all processes see it.
+
+    Raises ValueError in one that does not.
+    """
+    if backend.is_main:
         directory.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(config_to_dict(config), sort_keys=False)
         head = "".join(f"# {path}: index sha256 {value}\n" for path, value in hashes.items())
         write_atomically(directory / "config.yaml", (head + text).encode())
-    accelerator.wait_for_everyone()
+        for name in (STOP_FILE, REQUEUE_FILE):  # of the run that was stopped
+            (directory / name).unlink(missing_ok=True)
+    backend.accelerator.wait_for_everyone()
+    until = time.monotonic() + _VISIBLE_S  # a network disk may be late
+    while not (directory / "config.yaml").exists():
+        if time.monotonic() > until:
+            raise ValueError(
+                f"rank {backend.launched.rank} on {socket.gethostname()} does not see"
+                f" {directory.absolute()}, which rank 0 has made: run.dir must lie on a disk that"
+                " all nodes share"
+            )
+        time.sleep(0.1)
 
 
 def _training_batches(
-    config: Config, checkpoint: Checkpoint | None, accelerator: Accelerator
+    config: Config, checkpoint: Checkpoint | None, backend: Backend
 ) -> TrainingBatches:
+    launched = backend.launched
     return training_batches(
         config.data,
         checkpoint.step if checkpoint else 0,
         config.run.steps,
-        accelerator.process_index,
-        accelerator.num_processes,
+        launched.rank,
+        launched.world_size,
         config.run.accumulation,
         first_row=checkpoint.about["data"]["row"] if checkpoint else 0,
-        node_ranks=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        node_ranks=launched.local_size,
     )
 
 
@@ -275,66 +389,15 @@ def _check_same_run(
         )
 
 
-@torch.no_grad()
-def _validate(
-    config: Config,
-    indexes: list[Index],
-    accelerator: Accelerator,
-    network: IntrinsicNet,
-    average: MovingAverage,
-    tracker: Tracker,
-    step: int,
-    best: dict | None,
-) -> dict | None:
-    """Score the averaged weights, each process its share; the best score so far is returned."""
-    model = copy.deepcopy(network).eval()
-    model.load_state_dict(average.values)
-    scores, first = {}, None
-    for key, batch in evaluation_batches(
-        indexes,
-        config.data.image_size,
-        config.run.validate_lights,
-        accelerator.process_index,
-        accelerator.num_processes,
-        reader=whole_reader(indexes, config.data),
-    ):
-        pred = decompose(model, batch, accelerator.device)
-        if not all(bool(value.isfinite().all()) for value in pred):
-            raise FloatingPointError(
-                f"step {step}: the averaged weights answer portrait {key!r} with values that are"
-                " not finite; nothing was saved from this step on. Lower optim.learning_rate"
-            )
-        first = first or (pred, batch)
-        if batch.valid.all():
-            scores[key] = {name: value.item() for name, value in score(pred, batch).items()}
-    everyone = {key: row for part in gather_object([scores]) for key, row in part.items()}
-    held = sum(index.num_groups for index in indexes)
-    if len(everyone) != held:
-        raise RuntimeError(f"{len(everyone)} portraits were validated, data.val has {held}")
-    means = {name: s.mean for name, s in summarise_portraits(everyone).items() if s.count}
-    name = next(name for name in BEST_METRICS if name in means)
-    comparable = best is not None and best["metric"] == name
-    is_best = not comparable or METRICS[name].improves(means[name], best["value"])
-    note = "  ".join(f"{n} {means[n]:.4g}" for n in BEST_METRICS if n in means)
-    tracker.log(
-        step, {f"val/{n}": v for n, v in means.items()}, f"val {note}{'  best' if is_best else ''}"
-    )
-    tracker.picture(step, "val/decomposition", decomposition_panel(*first))
-    return {"metric": name, "value": means[name], "step": step} if is_best else best
-
-
-def _machine(accelerator: Accelerator) -> str:
-    return (
-        f"{accelerator.num_processes} process(es) on {accelerator.device.type},"
-        f" {'bf16' if accelerator.mixed_precision == 'bf16' else 'float32'}"
-    )
-
-
 def main(arguments: list[str] | None = None, prog: str = "relightx train") -> int:
-    """Exit status 0; 2 for a wrong request, with a message; 1 for a loss that is not finite."""
+    """Exit status 0; 1 for a loss that is not finite; 2 for a wrong request, with a message; 3 for
+    a run that was asked to stop and can be resumed."""
     config = parse_config(sys.argv[1:] if arguments is None else arguments, prog)
     try:
         train(config)
+    except Stopped as stopped:
+        print(f"{prog}: {stopped}", file=sys.stderr)
+        return STOPPED
     except FloatingPointError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 1

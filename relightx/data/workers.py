@@ -1,18 +1,36 @@
 """What a reader process does before its first batch."""
 
 import ctypes
+import signal
 
 import cv2
 import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _TRIM_BYTES, _MMAP_BYTES = 1 << 29, 1 << 25
+_PR_SET_PDEATHSIG = 1
+_LAST_S = 60
 
 
 def prepare_reader(_worker: int) -> None:
     """For each reader process, as DataLoader's worker_init_fn."""
     use_one_thread()
     keep_memory()
+    outlive_signals()
+
+
+def outlive_signals() -> None:
+    """Go on reading while the training process, asked to stop, finishes its step.
+
+    A cluster asks all processes of a job at once, a terminal all of a group. Who is told to end is
+    ended a minute later; without its parent at once.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_S))
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def use_one_thread() -> None:

@@ -64,7 +64,7 @@ class UNet(nn.Module):
             nn.Linear(8 * width + 2 * width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 27)
         )
         self.trust = nn.Conv2d(width, 1, 1)
-        self.log_stiffness = nn.Parameter(torch.tensor(-3.0))
+        self.log_stiffness = nn.Parameter(torch.tensor([-3.0]))
         self._start_plausible()
 
     def _start_plausible(self) -> None:
@@ -120,7 +120,7 @@ class UNet(nn.Module):
             normal = nn.functional.normalize(normal, dim=1, eps=1e-6)
             brightness = image.mean(1, keepdim=True)
             weight = trust * brightness / (brightness + 0.02)  # black is background or shadow
-            return fit_light(albedo, normal, image, weight, prior, self.log_stiffness.exp())
+            return fit_light(albedo, normal, image, weight, prior, self.log_stiffness.exp()[0])
 
     def _prior_light(
         self, deepest: Float[Tensor, "n c h w"], features: Float[Tensor, "n d i j"]

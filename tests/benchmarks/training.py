@@ -13,11 +13,11 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from relightx.backend import choose_precision
 from relightx.batch import Batch, Truth
 from relightx.losses import LossWeights, total_loss
 from relightx.model import IntrinsicNet, ModelConfig
 from relightx.optim import OptimConfig, build_optimizer
-from relightx.train import choose_precision
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def checkpoint(step: int) -> Checkpoint:
     weights = {"weight": torch.full((8, 4, 3, 3), float(step)), "steps": torch.tensor(step)}
     weights["weight"] = weights["weight"].contiguous(memory_format=torch.channels_last)
     average = {name: value / 2 for name, value in weights.items()}
-    optimizer = {"state": {0: {"exp_avg": weights["weight"] * 3}}, "param_groups": [{"lr": 0.1}]}
+    optimizer = {"exp_avg.weight": weights["weight"] * 3}
     return Checkpoint(step, weights, average, optimizer, {"best": None, "note": f"at {step}"})
 
 
@@ -35,9 +35,8 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     assert path.name == "step-00000007"
     found = load_checkpoint(path)
     assert (found.step, found.about) == (7, saved.about)
-    for name in ("weights", "average"):
+    for name in ("weights", "average", "optimizer"):
         torch.testing.assert_close(getattr(found, name), getattr(saved, name), rtol=0, atol=0)
-    torch.testing.assert_close(found.optimizer["state"], saved.optimizer["state"])
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
@@ -72,7 +71,9 @@ def flip(file: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
-@pytest.mark.parametrize("name", ["model.safetensors", "average.safetensors", "optimizer.pt"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "average.safetensors", "optimizer.safetensors"]
+)
 def test_a_damaged_newest_is_passed_over_with_a_reason(tmp_path, name, damage):
     for step in (1, 2):
         newest = save_checkpoint(tmp_path, checkpoint(step), keep=2)
@@ -138,7 +139,7 @@ for round in range(rounds):
 
 def test_a_kill_while_saving_never_leaves_a_broken_newest_checkpoint(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path), "12"],
+        [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path), "30"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -146,7 +147,7 @@ def test_a_kill_while_saving_never_leaves_a_broken_newest_checkpoint(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     rounds = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rounds) == 12
+    assert len(rounds) == 30
     assert sum(found["in_the_middle"] for found in rounds) >= 2  # the kills did hit a saving
     for found in rounds:
         assert found["passed_over"] == []

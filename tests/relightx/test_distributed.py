@@ -16,8 +16,9 @@ DDP = Path(__file__).parents[2] / "configs" / "accelerate" / "ddp_cpu.yaml"
 def train_on_two(options: list[str]) -> subprocess.CompletedProcess:
     """Train in two processes, on one core each or on one for both."""
     accelerate = shutil.which("accelerate", path=str(Path(sys.executable).parent))
+    program = [accelerate, "launch", f"--config_file={DDP}", "-m", "relightx.train"]
     return subprocess.run(
-        [*(accelerate, "launch", f"--config_file={DDP}", "-m", "relightx.train"), *options],
+        [*program, *options, "--run.device=cpu"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -53,13 +54,14 @@ def test_two_processes_give_the_losses_of_one(tiny_run, tiny_options, tmp_path, 
     """Three validation portraits on two ranks: one rank fills up, and counts none twice."""
     done = train_on_two(tiny_options(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    assert "2 process(es) on cpu, float32" in done.stderr
+    assert "2 process(es) on cpu, ddp, float32" in done.stderr
     alone, together = read_log(tiny_run / "log.jsonl"), read_log(tmp_path / "run" / "log.jsonl")
     assert [record["step"] for record in together] == [record["step"] for record in alone]
     for one, two in zip(alone, together, strict=True):
         assert set(one) == set(two)
         for name in one:
             if name.startswith("loss/") or name == "grad_norm":
-                assert two[name] == pytest.approx(one[name], rel=1e-4)
+                # Sums in another order, after 16 steps of Adam: the least loss term shows it most.
+                assert two[name] == pytest.approx(one[name], rel=5e-4)
             if name.startswith("val/"):
                 assert two[name] == pytest.approx(one[name], rel=1e-3)

@@ -71,29 +71,29 @@ def test_only_filters_and_matrices_decay(network):
 
 def test_the_average_follows_the_weights_it_has_seen():
     network = nn.Linear(1, 1, bias=False)
-    average = MovingAverage(network, decay=0.5)
+    average = MovingAverage(network.state_dict(), decay=0.5)
     expected = network.weight.detach().clone()
     for step in range(20):
         nn.init.normal_(network.weight)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * network.weight.detach()
-        average.update(network, step)
+        average.update(network.state_dict(), step)
     torch.testing.assert_close(average.values["weight"], expected)
 
 
 def test_without_decay_the_average_is_the_model(network):
-    average = MovingAverage(network, decay=0.0)
+    average = MovingAverage(network.state_dict(), decay=0.0)
     network(torch.rand(4, 3, 3, 3))  # moves the statistics and the counter of batch norm
     with torch.no_grad():
         network[0].weight.add_(1)
-    average.update(network, 0)
+    average.update(network.state_dict(), 0)
     for name, value in network.state_dict().items():
         torch.testing.assert_close(average.values[name], value)
     assert average.values["1.num_batches_tracked"] == 1
 
 
 def test_the_average_is_a_copy(network):
-    average = MovingAverage(network, decay=0.9)
+    average = MovingAverage(network.state_dict(), decay=0.9)
     held = average.values["0.weight"].clone()
     with torch.no_grad():
         network[0].weight.add_(1)

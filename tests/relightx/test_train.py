@@ -13,12 +13,13 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from relightx.backend import choose_precision
 from relightx.checkpoint import load_checkpoint, load_model
 from relightx.config import parse_config
 from relightx.losses import LOSSES
 from relightx.sample import without_labels
 from relightx.tracking import read_log
-from relightx.train import choose_precision, main
+from relightx.train import main
 from shards.write import write_split
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -30,7 +31,7 @@ def curves(directory: Path) -> dict[tuple[int, str], float]:
         (record["step"], name): value
         for record in read_log(directory / "log.jsonl")
         for name, value in record.items()
-        if name not in ("step", "time", "images_per_s", "loader_wait")
+        if name not in ("step", "time", "images_per_s", "loader_wait", "save_wait")
     }
 
 

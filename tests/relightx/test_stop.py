@@ -1,0 +1,131 @@
+"""A run that is asked to stop saves at the same step in all processes, and can go on from it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from processes import launch, trained
+
+from relightx.tracking import read_log
+
+pytestmark = pytest.mark.usefixtures("one_core")
+
+
+def curves(directory: Path) -> dict[tuple[int, str], float]:
+    return {
+        (record["step"], name): value
+        for record in read_log(directory / "log.jsonl")
+        for name, value in record.items()
+        if name.startswith(("loss/", "val/", "grad", "learning"))
+    }
+
+
+def wait_for_step(directory: Path, step: int, program: subprocess.Popen) -> None:
+    log = directory / "log.jsonl"
+    while not (log.exists() and any(r["step"] >= step for r in read_log(log))):
+        assert program.poll() is None
+        time.sleep(0.005)
+
+
+def ask(number: int):
+    return lambda program, directory: program.send_signal(number)
+
+
+def touch_stop(_program: subprocess.Popen, directory: Path) -> None:
+    (directory / "STOP").touch()
+
+
+@pytest.mark.parametrize(
+    ("way", "cause"),
+    [
+        (ask(signal.SIGTERM), "SIGTERM"),
+        (ask(signal.SIGINT), "SIGINT"),
+        (touch_stop, "STOP"),
+    ],
+    ids=["SIGTERM", "SIGINT", "file"],
+)
+def test_a_process_that_is_asked_saves_and_can_be_resumed_to_the_last_bit(
+    tiny_options, undisturbed, tmp_path, way, cause
+):
+    directory = tmp_path / "run"
+    options = [*tiny_options(directory), *LONG]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "relightx.train", *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_step(directory, 4, program)
+    way(program, directory)
+    said = program.communicate(timeout=60)[1]
+    assert program.returncode == 3, said
+    stopped = int(said.split("stopped at step ")[1].split()[0])
+    assert 4 <= stopped < 80 and cause in said.rsplit("stopped", 1)[1]
+    assert (directory / "REQUEUE").exists()
+    assert (directory / "checkpoints" / f"step-{stopped:08d}").is_dir()
+    trained("single", [*options, "--run.resume=true"])
+    assert not (directory / "REQUEUE").exists() and not (directory / "STOP").exists()
+    assert curves(directory) == curves(undisturbed)
+
+
+def test_the_readers_outlive_the_signal_that_all_processes_get(tiny_options, tmp_path):
+    directory = tmp_path / "run"
+    options = [*tiny_options(directory), *LONG]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "relightx.train", *options, "--data.num_workers=2"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_step(directory, 4, program)
+    os.killpg(program.pid, signal.SIGTERM)
+    said = program.communicate(timeout=60)[1]
+    assert program.returncode == 3, said
+    assert "killed by signal" not in said
+
+
+def test_one_of_two_processes_that_is_asked_stops_both_at_the_same_step(tiny_options, tmp_path):
+    directory = tmp_path / "run"
+    options = [*tiny_options(directory), *LONG]
+    program = launch("ddp_cpu", options)
+    wait_for_step(directory, 4, program)
+    second = [pid for pid in children(program.pid) if b"RANK=1" in environment(pid)]
+    os.kill(second[0], signal.SIGUSR1)
+    said, _ = program.communicate(timeout=120)
+    assert said.count("stopped at step ") == 2
+    steps = {part.split()[0] for part in said.split("stopped at step ")[1:]}
+    assert len(steps) == 1
+    assert "asked by SIGUSR1" in said and "asked by another process" in said
+    step = int(steps.pop())
+    resumed = trained("ddp_cpu", [*options, f"--run.steps={step + 4}", "--run.resume=true"])
+    assert f"step {step} to {step + 4}" in resumed
+
+
+LONG = [
+    "--run.steps=80",
+    "--run.log_every=1",
+    "--run.validate_every=0",
+    "--run.checkpoint_every=300",
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_options, tmp_path_factory, on_one_core) -> Path:
+    directory = tmp_path_factory.mktemp("long") / "run"
+    with on_one_core():
+        trained("single", [*tiny_options(directory), *LONG])
+    return directory
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def environment(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
