@@ -7,7 +7,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$root/launch/install.sh" synthetic,ray,test
+bash "$root/launch/install.sh" synthetic,ray,deepspeed,test
 cd "$root"
 PATH=$root/.venv/bin:$PATH
 
@@ -21,7 +21,8 @@ else
 fi
 
 tests=0
-python -m pytest "$@" || tests=$?
+# A file is one process's. Most of the time goes into waiting for programs that tests start.
+python -m pytest --numprocesses 2 --dist loadfile "$@" || tests=$?
 if ((style)); then
     echo 'test: ruff or shellcheck found faults, listed before the tests' >&2
 fi

@@ -11,7 +11,7 @@ from slurm_cluster import PROGRAMS, Slurm, slurm_cluster
 from relightx.tracking import read_log
 
 ROOT = Path(__file__).parents[2]
-STEPS = 120
+STEPS = 60
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def options(tiny_shards) -> list[str]:
         "run.steps": STEPS,
         "run.precision": "float32",
         "run.log_every": 1,
-        "run.validate_every": 60,
+        "run.validate_every": 30,
         "run.checkpoint_every": 500,
         "data.train": f"[{tiny_shards}/train]",
         "data.val": f"[{tiny_shards}/val]",

