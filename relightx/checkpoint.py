@@ -266,11 +266,15 @@ def _whole_or_gone(staged: Path, final: Path) -> Iterator[None]:
             try:
                 yield
             except SafetensorError as error:  # which has no errno
-                full = os.strerror(errno.ENOSPC) in str(error)
-                raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from None
+                known = (n for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if _says(error, n))
+                raise OSError(next(known, errno.EIO), str(error)) from None
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
+
+
+def _says(error: Exception, number: int) -> bool:
+    return os.strerror(number) in str(error)
 
 
 def _remove(directory: Path) -> None:

@@ -23,6 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
         from relightx.benchdata import main as bench_data
 
         return bench_data(arguments[1:], prog=f"{PROG} bench-data")
+    if arguments[:1] == ["bench-train"]:
+        from relightx.benchtrain import main as bench_train
+
+        return bench_train(arguments[1:], prog=f"{PROG} bench-train")
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -58,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         _never,
         "how fast the batches of a training configuration come",
         "All options are train's, and a few: see relightx bench-data --help.",
+    )
+    _add(
+        commands,
+        "bench-train",
+        _never,
+        "how fast a training configuration trains, and what limits it",
+        "All options are train's, and a few: see relightx bench-train --help.",
     )
     _add_evaluate(commands)
     _add_decompose(commands)
@@ -330,7 +341,7 @@ def _storage_options(options: argparse.Namespace) -> Any:
 
 
 def _never(_options: argparse.Namespace) -> int:
-    raise AssertionError("train and bench-data are dispatched before parsing")
+    raise AssertionError("dispatched before parsing")
 
 
 def _quickstart(options: argparse.Namespace) -> int:

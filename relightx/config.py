@@ -42,6 +42,10 @@ class RunConfig:
     """auto: bf16 autocast on GPUs and CPUs with matrix units for it, else float32."""
     device: Literal["auto", "gpu", "cpu"] = "auto"
     """auto: the GPU if there is one; that several processes train without one has to be said."""
+    compile: bool = False
+    """Have torch.compile make the network faster; the first steps take minutes."""
+    recompute_activations: bool = False
+    """Compute activations again in the backward pass: about a third slower, in half the memory."""
     accumulation: int = 1
     """Micro-batches a process splits its part of an optimiser step into."""
     log_every: int = 20

@@ -73,6 +73,8 @@ class Meter:
             "loader_wait": round(wait, 4),
             "save_wait": round(self._save_s / elapsed, 4),
         }
+        if self.accelerator.device.type == "cuda":
+            values["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         note = (
             f"loss {means['total']:.4f}  {images_per_s:.0f} images/s  {wait:.0%} waiting for data"
         )

@@ -78,7 +78,7 @@ def write_report(
 ) -> Path:
     """Write the report of a training run; its path.
 
-    run: directory of a training run, with log.jsonl and config.yaml.
+    run: directory of a training run, with metrics.jsonl and config.yaml.
     evaluation: what `relightx evaluate --out` writes, as `Evaluation.as_dict` gives it.
     Raises ValueError when there is no log.
     """

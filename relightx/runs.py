@@ -1,7 +1,7 @@
 """Runs side by side: how far each is, what it reached, and in which keys of the config they differ.
 
-A run is a directory with a config.yaml and a log.jsonl, as the training program leaves it; nothing
-else is read, so a run of another machine can be looked at from a copy of these two files.
+A run is a directory with a config.yaml and a metrics.jsonl, as the training program leaves it;
+nothing else is read, so a run of another machine can be looked at from a copy of these two.
 """
 
 import json

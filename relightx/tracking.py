@@ -5,12 +5,15 @@ Steps count optimiser steps. After a resume the logs go on from the checkpoint's
 killed run wrote beyond it are cut, so that every step stands in the log once.
 """
 
+import io
 import json
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
@@ -18,11 +21,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from relightx.index import write_atomically
 
-LOG_NAME = "log.jsonl"
+LOG_NAME = "metrics.jsonl"
+PANELS = "panels"
+_README = "README.md"
 
 
 class Tracker:
-    """Writes RUN/log.jsonl and RUN/tensorboard and shows progress; silent unless `is_main`."""
+    """Writes RUN/metrics.jsonl, RUN/tensorboard and RUN/panels and shows progress; silent unless
+    `is_main`."""
 
     def __init__(self, directory: Path, steps: int, start_step: int, is_main: bool) -> None:
         self.is_main, self.steps, self.path = is_main, steps, directory / LOG_NAME
@@ -30,6 +36,10 @@ class Tracker:
             return
         if self.path.exists():
             _cut_log(self.path, start_step)
+        if not (directory / _README).exists():
+            write_atomically(
+                directory / _README, files("relightx").joinpath("run_readme.md").read_bytes()
+            )
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 - open for the whole run
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start_step + 1)
         self._bar = _progress_bar() if sys.stderr.isatty() else None
@@ -57,9 +67,15 @@ class Tracker:
             (self._bar.console.print if self._bar else _plain)(text)
 
     def picture(self, step: int, name: str, image: Tensor) -> None:
-        """An sRGB picture (3, height, width) in [0, 1] for TensorBoard."""
+        """An sRGB picture (3, height, width) in [0, 1] for TensorBoard and RUN/panels."""
         if self.is_main:
             self._board.add_image(name, image, step)
+            pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
+            file = self.path.parent / PANELS / f"{name.rpartition('/')[2]}-{step:08d}.png"
+            file.parent.mkdir(exist_ok=True)
+            written = io.BytesIO()
+            Image.fromarray(pixels).save(written, "PNG")
+            write_atomically(file, written.getvalue())
 
     def close(self) -> None:
         if self.is_main:

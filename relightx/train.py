@@ -5,7 +5,6 @@ schedule know of ranks only what they must: our loader is rank-aware, and kept o
 which would split it again; the schedule steps once for each optimiser step.
 """
 
-import os
 import socket
 import sys
 import time
@@ -60,15 +59,8 @@ def train(config: Config) -> Path:
     data or another model, processes that differ; FloatingPointError, naming step and term, when a
     loss is not finite; Stopped when it was asked to stop.
     """
-    run, data = config.run, config.data
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    backend = Backend(
-        config.optim,
-        choose_precision(run.precision),
-        run.device,
-        run.accumulation,
-        max(1, data.batch_size // (processes * run.accumulation)),
-    )
+    run = config.run
+    backend = Backend.of(run, config.optim, config.data.batch_size)
     refuse_differences(
         backend.accelerator,
         {**program(), **dotted(config_to_dict(config))},

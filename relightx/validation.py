@@ -17,6 +17,8 @@ from relightx.model import IntrinsicNet
 from relightx.panels import decomposition_panel
 from relightx.tracking import Tracker
 
+_PANEL_ROWS = 4
+"""Portraits of the picture, the first of data.val that the main process has: always the same."""
 BEST_METRICS = ("normal_error_deg", "relighting_si_mse", "reconstruction_si_mse")
 """The first of these that a validation split can measure decides which weights are the best."""
 
@@ -40,7 +42,7 @@ def validate(
     model = IntrinsicNet(config.model)
     model.load_state_dict(average)
     model.to(accelerator.device).eval()
-    scores, first = {}, None
+    scores, seen = {}, []
     for key, batch in evaluation_batches(
         indexes,
         config.data.image_size,
@@ -56,7 +58,8 @@ def validate(
                 f"step {step}: the averaged weights answer portrait {key!r} with values that are"
                 " not finite; nothing was saved from this step on. Lower optim.learning_rate"
             )
-        first = first or (pred, batch)
+        if len(seen) < _PANEL_ROWS:
+            seen.append((pred, batch))
         if batch.valid.all():
             scores[key] = {name: value.item() for name, value in score(pred, batch).items()}
     everyone = {key: row for part in gather_object([scores]) for key, row in part.items()}
@@ -71,5 +74,6 @@ def validate(
     tracker.log(
         step, {f"val/{n}": v for n, v in means.items()}, f"val {note}{'  best' if is_best else ''}"
     )
-    tracker.picture(step, "val/decomposition", decomposition_panel(*first))
+    rows = [decomposition_panel(*each) for each in seen]
+    tracker.picture(step, "val/decomposition", torch.cat(rows, dim=1))
     return {"metric": name, "value": means[name], "step": step} if is_best else best

@@ -20,7 +20,7 @@ LAYERS = (
     ("light", "confidence"),
     ("baselines", "checkpoint", "meter", "panels", "backend"),
     ("config", "saving"),
-    ("evaluate", "portrait", "benchdata"),
+    ("evaluate", "portrait", "benchdata", "benchtrain"),
     ("validation",),
     ("train", "pictures", "gallery", "labelfiles"),
     ("report", "pseudolabel", "runs"),

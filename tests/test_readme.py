@@ -50,6 +50,8 @@ SMALLER = {
     "accelerate launch --config_file configs/accelerate/ddp_cpu.yaml": "--run.steps 2"
     " --run.validate_every 2",
     "relightx bench-data": "--batches 2 --warm-up 1",
+    "relightx bench-train": "--steps 1 --warm-up 1",
+    "relightx runs": "",
     "relightx evaluate": "--lights 3",
     "relightx pseudolabel": "",
     "relightx decompose": "",

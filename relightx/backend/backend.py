@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -24,11 +24,29 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
 from relightx.backend.launched import Launched, read_launch
+from relightx.backend.memory import recompute_activations
+from relightx.backend.precision import choose_precision
 from relightx.batch import Decomposition
 from relightx.optim import OptimConfig, build_optimizer, build_schedule
 
 _SHARDS = ("zero1", "zero2", "zero3", "fsdp2")
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
+
+
+@runtime_checkable
+class Wishes(Protocol):
+    """What a run's config says of its processes; see relightx.config.RunConfig."""
+
+    @property
+    def precision(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def accumulation(self) -> int: ...
+    @property
+    def compile(self) -> bool: ...
+    @property
+    def recompute_activations(self) -> bool: ...
 
 
 class Backend:
@@ -42,6 +60,7 @@ class Backend:
     ) -> None:
         self.launched = read_launch()
         self.optim = optim
+        self.compiles = self.recomputes = False
         _check_devices(self.launched, device)
         is_cpu = device == "cpu" or not torch.accelerator.is_available()
         arguments: dict[str, Any] = {
@@ -64,6 +83,20 @@ class Backend:
             cores = len(os.sched_getaffinity(0))
             torch.set_num_threads(max(1, cores // self.launched.local_size))
 
+    @classmethod
+    def of(cls, run: Wishes, optim: OptimConfig, batch_size: int) -> "Backend":
+        """That of a run whose optimiser steps have `batch_size` portraits."""
+        processes = read_launch().world_size
+        backend = cls(
+            optim,
+            choose_precision(run.precision),
+            run.device,
+            run.accumulation,
+            max(1, batch_size // (processes * run.accumulation)),
+        )
+        backend.compiles, backend.recomputes = run.compile, run.recompute_activations
+        return backend
+
     @property
     def kind(self) -> str:
         return self.launched.kind
@@ -78,8 +111,12 @@ class Backend:
             # Parts are cut out of a weight as it lies in memory.
             network.to(memory_format=torch.contiguous_format)
         network.to(self.accelerator.device)
+        if self.recomputes:
+            recompute_activations(_parts(network.backbone))
         if self.kind == "fsdp2":
             self._shard(network)
+        if self.compiles:
+            network.backbone.compile()
         self.network = network
         plain = build_optimizer(network, self.optim)
         self.schedule = build_schedule(plain, self.optim, steps)

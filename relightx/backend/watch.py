@@ -36,6 +36,7 @@ class Watch:
     def __init__(self, directory: Path, rank: int, world_size: int, limit_s: float) -> None:
         self.directory, self.rank, self.world_size = directory / RANKS, rank, world_size
         self.limit_s = limit_s
+        self._pause_s = min(_TELL_S, limit_s / 8)
         self._now = (0, "start", time.time())
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._go_on, name="relightx-watch", daemon=True)
@@ -58,8 +59,7 @@ class Watch:
         self._now = (step, doing, time.time())
 
     def _go_on(self) -> None:
-        pause = min(_TELL_S, self.limit_s / 4)
-        while not self._over.wait(pause):
+        while not self._over.wait(self._pause_s):
             step, doing, since = self._now
             self._tell(step, doing, since)
             if time.time() - since > self.limit_s:
@@ -73,7 +73,7 @@ class Watch:
             write_atomically(self._file(self.rank), json.dumps(about).encode())
 
     def _end(self, step: int, doing: str) -> None:
-        time.sleep(min(_TELL_S, self.limit_s / 4) + 1)  # for the others to tell where they are
+        time.sleep(self._pause_s + 1)  # for the others to tell where they are
         if (step, doing) != self._now[:2]:
             return
         print(
@@ -90,19 +90,32 @@ class Watch:
     def _blame(self) -> str:
         """Which ranks the others wait for."""
         told = {rank: self._read(rank) for rank in range(self.world_size)}
-        silent = [rank for rank, about in told.items() if about is None]
+        silent = [rank for rank, about in told.items() if about is None or self._is_old(rank)]
         known = {rank: about for rank, about in told.items() if about is not None}
         first = min((about["step"] for about in known.values()), default=0)
         last = [
             f"rank {rank} ({about['host']}, pid {about['pid']}) is in {about['doing']!r} of step"
             f" {about['step']}"
             for rank, about in known.items()
-            if about["step"] == first and about["doing"] not in WAITING
+            if about["step"] == first and about["doing"] not in WAITING and rank not in silent
         ]
-        parts = [f"rank(s) {', '.join(map(str, silent))} told nothing"] if silent else []
+        parts = [self._silent(rank, told[rank]) for rank in silent]
         if last and len(last) < self.world_size:
             parts.append("the others wait for: " + "; ".join(last))
         return (". ".join(parts) or "All ranks are in the same place") + "."
+
+    def _silent(self, rank: int, about: dict | None) -> str:
+        if about is None:
+            return f"rank {rank} told nothing"
+        return (
+            f"rank {rank} ({about['host']}, pid {about['pid']}) is stopped or gone, at last in"
+            f" {about['doing']!r} of step {about['step']}"
+        )
+
+    def _is_old(self, rank: int) -> bool:
+        """Whether a process has not told for longer than this one, by the disk's clock."""
+        own, other = (self._file(each).stat().st_mtime for each in (self.rank, rank))
+        return own - other > 4 * self._pause_s
 
     def _read(self, rank: int) -> dict | None:
         try:

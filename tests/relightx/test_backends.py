@@ -24,7 +24,7 @@ def ddp_run(tiny_options, tmp_path_factory, on_one_core) -> Path:
 
 
 def assert_same_curve(found: Path, expected: Path, tolerance: float = TOLERANCE) -> None:
-    one, two = (read_log(path / "log.jsonl") for path in (found, expected))
+    one, two = (read_log(path / "metrics.jsonl") for path in (found, expected))
     assert [record["step"] for record in one] == [record["step"] for record in two]
     for record, wanted in zip(one, two, strict=True):
         for name, value in wanted.items():

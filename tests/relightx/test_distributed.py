@@ -33,7 +33,7 @@ def test_a_run_of_one_process_goes_on_in_two(tiny_run, tiny_options, tmp_path, o
     done = train_on_two([*tiny_options(directory), "--run.resume=true"])
     assert done.returncode == 0, done.stderr
     assert "step 12 to 16, 2 process(es)" in done.stderr
-    alone, together = read_log(tiny_run / "log.jsonl"), read_log(directory / "log.jsonl")
+    alone, together = read_log(tiny_run / "metrics.jsonl"), read_log(directory / "metrics.jsonl")
     for one, two in zip(alone, together, strict=True):
         assert two["step"] == one["step"] and ("loss/total" in one) == ("loss/total" in two)
         if "loss/total" in one:
@@ -55,7 +55,10 @@ def test_two_processes_give_the_losses_of_one(tiny_run, tiny_options, tmp_path, 
     done = train_on_two(tiny_options(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert "2 process(es) on cpu, ddp, float32" in done.stderr
-    alone, together = read_log(tiny_run / "log.jsonl"), read_log(tmp_path / "run" / "log.jsonl")
+    alone, together = (
+        read_log(tiny_run / "metrics.jsonl"),
+        read_log(tmp_path / "run" / "metrics.jsonl"),
+    )
     assert [record["step"] for record in together] == [record["step"] for record in alone]
     for one, two in zip(alone, together, strict=True):
         assert set(one) == set(two)

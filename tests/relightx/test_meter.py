@@ -33,7 +33,7 @@ def test_a_report_is_the_mean_since_the_last_one(meter, tmp_path):
         add(meter, step, value)
         if step in (3, 5):
             meter.log(step, {"grad_norm": torch.tensor(0.5)})
-    records = read_log(tmp_path / "log.jsonl")
+    records = read_log(tmp_path / "metrics.jsonl")
     assert [record["step"] for record in records] == [3, 5]
     assert [record["loss/image_reconstruction"] for record in records] == [3.0, 15.0]
     assert [record["loss/total"] for record in records] == [6.0, 30.0]
@@ -57,16 +57,16 @@ def test_waiting_for_data_is_reported_as_a_share_of_time(meter, tmp_path):
     assert meter.waited(lambda: sum(range(300_000))) == sum(range(300_000))
     add(meter, 1, 1.0)
     meter.log(1, {})
-    assert 0 < read_log(tmp_path / "log.jsonl")[0]["loader_wait"] <= 1
+    assert 0 < read_log(tmp_path / "metrics.jsonl")[0]["loader_wait"] <= 1
 
 
 def test_a_log_that_goes_on_is_cut_at_its_step(tmp_path):
     lines = [json.dumps({"step": step, "loss/total": 0.1 * step}) for step in range(1, 6)]
-    (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"step": 6, "lo')
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 6, "lo')
     tracker = Tracker(tmp_path, steps=10, start_step=3, is_main=True)
     tracker.log(4, {"loss/total": 7.0}, "note")
     tracker.close()
-    records = read_log(tmp_path / "log.jsonl")
+    records = read_log(tmp_path / "metrics.jsonl")
     assert [(r["step"], r["loss/total"]) for r in records] == [
         (1, 0.1),
         (2, 0.2),

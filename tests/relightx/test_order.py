@@ -326,7 +326,7 @@ def test_a_large_batch_is_made_in_milliseconds(streams, weights):
         start = time.perf_counter()
         next(batches)
         times.append(time.perf_counter() - start)
-    assert sorted(times)[10] < 0.1  # 2 to 8 ms on an idle core
+    assert sorted(times)[10] < 0.3  # 2 to 8 ms on an idle core
 
 
 @pytest.mark.parametrize(

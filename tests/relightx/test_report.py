@@ -44,7 +44,7 @@ def run(tmp_path):
     directory = tmp_path / "run"
     directory.mkdir()
     lines = [json.dumps(record) for record in records]
-    (directory / "log.jsonl").write_text("\n".join(lines) + "\n")
+    (directory / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     (directory / "config.yaml").write_text("run:\n  steps: 40\n")
     return directory
 
@@ -100,14 +100,14 @@ def test_every_loss_and_every_metric_is_on_the_page(run):
 
 
 def test_a_run_with_a_log_alone_still_gives_a_page(tmp_path):
-    (tmp_path / "log.jsonl").write_text("")
+    (tmp_path / "metrics.jsonl").write_text("")
     found = Links(page(tmp_path))
     assert not found.open
     assert found.ids == ["run"]
 
 
 def test_a_run_without_validation_says_so(run):
-    log = run / "log.jsonl"
+    log = run / "metrics.jsonl"
     log.write_text("\n".join(line for line in log.read_text().splitlines() if "val/" not in line))
     assert "no validation split" in page(run)
 
@@ -118,7 +118,7 @@ def test_text_from_outside_is_escaped(run):
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no log\.jsonl"):
+    with pytest.raises(ValueError, match=r"no metrics\.jsonl"):
         page(tmp_path)
 
 

@@ -66,7 +66,7 @@ def test_another_order_is_refused_unless_asked_for(stopped, tiny_options, option
 def test_other_shards_are_taken_where_that_is_asked_for(stopped, tiny_options, tiny_shards):
     options = [*tiny_options(stopped), f"--data.train=[{tiny_shards}/test]", "--run.resume=true"]
     assert main([*options, "--run.allow_changed_data=true"]) == 0
-    assert [record["step"] for record in read_log(stopped / "log.jsonl")][-1] == 16
+    assert [record["step"] for record in read_log(stopped / "metrics.jsonl")][-1] == 16
 
 
 def test_a_run_goes_on_with_another_batch_size_at_the_row_where_it_stood(tiny_shards):

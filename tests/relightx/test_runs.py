@@ -20,7 +20,7 @@ def two_runs(tiny_run, tmp_path) -> Path:
     config.write_text(
         config.read_text().replace("\n  seed: 0\n  precision", "\n  seed: 5\n  precision")
     )
-    log = part / "log.jsonl"
+    log = part / "metrics.jsonl"
     kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= 10]
     log.write_text("".join(f"{line}\n" for line in kept))
     return tmp_path / "runs"
@@ -31,7 +31,7 @@ def test_runs_are_found_and_read(two_runs, tiny_run, monkeypatch):
     part, whole = find_runs([two_runs])
     assert (part.path.name, part.state, part.step, part.steps) == ("part", "stopped", 10, 16)
     assert (whole.path.name, whole.state, whole.step) == ("whole", "finished", 16)
-    records = [json.loads(line) for line in (tiny_run / "log.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
     errors = {r["step"]: r["val/normal_error_deg"] for r in records if "val/normal_error_deg" in r}
     step = min(errors, key=errors.get)
     assert whole.best["normal_error_deg"] == (errors[step], step)
@@ -39,7 +39,8 @@ def test_runs_are_found_and_read(two_runs, tiny_run, monkeypatch):
     assert differing_keys([part, whole]) == ["run.seed"]
 
 
-def test_a_run_that_logs_is_training(two_runs):
+def test_a_run_that_logs_is_training(two_runs, monkeypatch):
+    monkeypatch.setattr("relightx.runs._SILENT_S", 1e6)
     assert [run.state for run in find_runs([two_runs])] == ["training", "finished"]
 
 

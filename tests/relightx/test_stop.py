@@ -4,11 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from processes import launch, trained
+from processes import children, launch, rank_of, trained, wait_for_step
 
 from relightx.tracking import read_log
 
@@ -18,17 +17,10 @@ pytestmark = pytest.mark.usefixtures("one_core")
 def curves(directory: Path) -> dict[tuple[int, str], float]:
     return {
         (record["step"], name): value
-        for record in read_log(directory / "log.jsonl")
+        for record in read_log(directory / "metrics.jsonl")
         for name, value in record.items()
         if name.startswith(("loss/", "val/", "grad", "learning"))
     }
-
-
-def wait_for_step(directory: Path, step: int, program: subprocess.Popen) -> None:
-    log = directory / "log.jsonl"
-    while not (log.exists() and any(r["step"] >= step for r in read_log(log))):
-        assert program.poll() is None
-        time.sleep(0.005)
 
 
 def ask(number: int):
@@ -94,8 +86,8 @@ def test_one_of_two_processes_that_is_asked_stops_both_at_the_same_step(tiny_opt
     options = [*tiny_options(directory), *LONG]
     program = launch("ddp_cpu", options)
     wait_for_step(directory, 4, program)
-    second = [pid for pid in children(program.pid) if b"RANK=1" in environment(pid)]
-    os.kill(second[0], signal.SIGUSR1)
+    (second,) = [pid for pid in children(program.pid) if rank_of(pid) == 1]
+    os.kill(second, signal.SIGUSR1)
     said, _ = program.communicate(timeout=120)
     assert said.count("stopped at step ") == 2
     steps = {part.split()[0] for part in said.split("stopped at step ")[1:]}
@@ -120,12 +112,3 @@ def undisturbed(tiny_options, tmp_path_factory, on_one_core) -> Path:
     with on_one_core():
         trained("single", [*tiny_options(directory), *LONG])
     return directory
-
-
-def children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
-
-
-def environment(pid: int) -> list[bytes]:
-    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")

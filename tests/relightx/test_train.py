@@ -29,7 +29,7 @@ def curves(directory: Path) -> dict[tuple[int, str], float]:
     """Every logged number that does not depend on the clock."""
     return {
         (record["step"], name): value
-        for record in read_log(directory / "log.jsonl")
+        for record in read_log(directory / "metrics.jsonl")
         for name, value in record.items()
         if name not in ("step", "time", "images_per_s", "loader_wait", "save_wait")
     }
@@ -41,9 +41,10 @@ def refusal(arguments: list[str], capsys) -> str:
 
 
 def test_a_run_leaves_logs_checkpoints_and_models(tiny_run):
-    assert {"config.yaml", "log.jsonl", "tensorboard", "checkpoints", "best", "model"} == {
-        entry.name for entry in tiny_run.iterdir()
-    }
+    names = {"config.yaml", "metrics.jsonl", "tensorboard", "panels", "checkpoints", "README.md"}
+    assert {entry.name for entry in tiny_run.iterdir()} == names | {"best", "model"}
+    panels = sorted(path.name for path in (tiny_run / "panels").iterdir())
+    assert panels == [f"decomposition-{step:08d}.png" for step in (4, 8, 12, 16)]
     steps = [path.name for path in sorted((tiny_run / "checkpoints").iterdir())]
     assert steps == ["step-00000012", "step-00000016"]
     assert load_model(tiny_run)[1]["about"]["steps"] == 16
@@ -84,7 +85,7 @@ def test_tensorboard_holds_the_same_numbers_and_pictures(tiny_run):
     assert totals == pytest.approx({s: found[s, "loss/total"] for s in range(2, 17, 2)}, rel=1e-5)
     pictures = board.Images("val/decomposition")
     assert [picture.step for picture in pictures] == [4, 8, 12, 16]
-    assert (pictures[0].width, pictures[0].height) == (9 * 32, 32)
+    assert (pictures[0].width, pictures[0].height) == (9 * 32, 3 * 32)  # three portraits
 
 
 def test_the_best_model_is_that_of_the_best_validation(tiny_run):
@@ -127,10 +128,10 @@ def test_lines_that_a_killed_run_wrote_beyond_its_checkpoint_are_cut(
 ):
     directory = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     shutil.rmtree(directory / "checkpoints" / "step-00000016")
-    with open(directory / "log.jsonl", "a") as log:
+    with open(directory / "metrics.jsonl", "a") as log:
         log.write('{"step": 18, "loss/to')  # killed while writing
     assert main([*tiny_options(directory), "--run.resume=true"]) == 0
-    lines = (directory / "log.jsonl").read_text().splitlines()
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == sorted(steps) and len(set(steps)) == 8
     assert curves(directory) == curves(tiny_run)
@@ -149,7 +150,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_aloud(tiny_run, tiny_options
 def test_to_resume_a_finished_run_changes_nothing(tiny_run, tiny_options, tmp_path):
     directory = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     assert main([*tiny_options(directory), "--run.resume=true"]) == 0
-    for name in ("model/model.safetensors", "log.jsonl"):
+    for name in ("model/model.safetensors", "metrics.jsonl"):
         assert (directory / name).read_bytes() == (tiny_run / name).read_bytes()
 
 
@@ -229,7 +230,9 @@ def damaged(tiny_options, tiny_shards, tmp_path) -> list[str]:
 def test_few_portraits_that_cannot_be_read_are_replaced_counted_and_told(damaged, tmp_path, capsys):
     assert main([*damaged, "--data.max_skipped=0.6"]) == 0
     said = capsys.readouterr().err
-    counts = [r["replaced"] for r in read_log(tmp_path / "run" / "log.jsonl") if "replaced" in r]
+    counts = [
+        r["replaced"] for r in read_log(tmp_path / "run" / "metrics.jsonl") if "replaced" in r
+    ]
     assert counts == sorted(counts) and 0 < counts[-1] < 64
     assert "replaced: " in said and "the shard has" in said
 

@@ -1,6 +1,7 @@
 """A process that stands still ends with the rank that the others wait for, and where it is."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,9 +23,12 @@ with Watch(Path(sys.argv[1]), 0, 3, 1.0) as watch:
 
 
 def tell(directory, rank: int, step: int, doing: str) -> None:
+    """As a process that goes on telling does: its file is never older than others'."""
     (directory / RANKS).mkdir(exist_ok=True)
     about = {"host": f"node{rank}", "pid": 40 + rank, "step": step, "doing": doing, "since": 0}
-    (directory / RANKS / f"rank-{rank:05d}.json").write_text(json.dumps(about))
+    file = directory / RANKS / f"rank-{rank:05d}.json"
+    file.write_text(json.dumps(about))
+    os.utime(file, (time.time() + 60, time.time() + 60))
 
 
 def hang(directory) -> str:
@@ -54,7 +58,16 @@ def test_a_rank_a_step_behind_is_the_one(tmp_path):
 
 def test_a_rank_that_told_nothing_is_named(tmp_path):
     tell(tmp_path, 2, 7, "backward")
-    assert "rank(s) 1 told nothing" in hang(tmp_path)
+    assert "rank 1 told nothing" in hang(tmp_path)
+
+
+def test_a_rank_that_stopped_telling_is_named_with_what_it_did_at_last(tmp_path):
+    tell(tmp_path, 1, 7, "backward")
+    tell(tmp_path, 2, 7, "backward")
+    file = tmp_path / RANKS / "rank-00001.json"
+    os.utime(file, (0, 0))
+    said = hang(tmp_path)
+    assert "rank 1 (node1, pid 41) is stopped or gone, at last in 'backward' of step 7." in said
 
 
 def test_what_moves_is_left_alone(tmp_path):
