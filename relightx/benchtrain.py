@@ -175,7 +175,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _batches(config: Config, backend: Backend, steps: int, micro: int) -> Iterator[Batch]:
     launched, accumulation = backend.launched, config.run.accumulation
     if not config.data.train:
-        noise = send_to_device(_noise(config, micro), backend.accelerator.device)
+        noise = send_to_device(noise_batch(config, micro), backend.accelerator.device)
         return iter(lambda: noise, None)
     loader = training_batches(
         config.data,
@@ -189,7 +189,7 @@ def _batches(config: Config, backend: Backend, steps: int, micro: int) -> Iterat
     return iter(loader)
 
 
-def _noise(config: Config, micro: int) -> Batch:
+def noise_batch(config: Config, micro: int) -> Batch:
     """A batch with all labels, everything inside the mask."""
     layout = Layout(micro, config.data.num_lights, config.data.image_size)
     batch = layout.batch(new_memory(layout.bytes, pinned=False))
@@ -206,7 +206,7 @@ def _noise(config: Config, micro: int) -> Batch:
 
 def _flops(network: IntrinsicNet, micro: int, config: Config, device: torch.device) -> int:
     """Of forward and backward pass of a micro-batch."""
-    batch = send_to_device(_noise(config, micro), device)
+    batch = send_to_device(noise_batch(config, micro), device)
     network.to(device)
     with FlopCounterMode(display=False) as counter:
         total_loss(network(batch.image), batch, config.loss)[0].backward()

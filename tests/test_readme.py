@@ -57,7 +57,7 @@ SMALLER = {
     "relightx decompose": "",
     "relightx relight": "",
     "python tests/benchmarks/rendering.py": "--heads 4",
-    "python tests/benchmarks/training.py": "--images 2 --size 32 --steps 1",
+    "python tests/benchmarks/training.py": "--images 2 --size 32 --steps 1 --matrix 64",
     "python tests/benchmarks/photometric_stereo.py": "",
     "python tests/benchmarks/shard_building.py --memory": "--memory 20 40",
     "python tests/benchmarks/shard_building.py": "--groups 12 --size 32 --repeats 1",

@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--images", type=int, default=8, help="of a step, two lights a portrait")
     parser.add_argument("--steps", type=int, default=5, help="counted steps of each precision")
+    parser.add_argument("--matrix", type=int, default=2048, help="rows of the product beside it")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = IntrinsicNet(ModelConfig(options.preset)).to(device)
@@ -52,11 +53,12 @@ def main() -> None:
         f" {flops / options.images / 1e9:.1f} GFLOP an image, {device.type},"
         f" {torch.get_num_threads()} threads; 'auto' chooses {choose_precision('auto')}"
     )
+    rates = {name: matrix_rate(name, device, options.matrix) for name in seconds}
     for precision, times in seconds.items():
         median = statistics.median(times[1:])
         print(
             f"{precision:8} {options.images / median:8.2f} images/s  {flops / median / 1e9:8.0f}"
-            f" GFLOP/s   matrix product {matrix_rate(precision, device):8.0f} GFLOP/s"
+            f" GFLOP/s   matrix product {rates[precision]:8.0f} GFLOP/s"
         )
 
 
@@ -81,7 +83,7 @@ def random_batch(portraits: int, size: int, device: torch.device) -> Batch:
     return Batch(*on_device, Truth(*(value.to(device) for value in batch.truth)))
 
 
-def matrix_rate(precision: str, device: torch.device, size: int = 2048) -> float:
+def matrix_rate(precision: str, device: torch.device, size: int) -> float:
     """GFLOP/s of a square matrix product, the best of five."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left = torch.rand(size, size, device=device).to(dtype)
