@@ -11,13 +11,20 @@ from balls import ball, positive_lights, smooth_albedo, sphere
 from fault_proxy import fault_proxy
 from hypothesis import settings
 from s3_server import new_credentials, s3, s3_server
+from slurm_cluster import slurm
 
 from relightx.batch import Batch, Decomposition, Truth
 from relightx.sample import Portrait
 from relightx.sh import shade
 from shards.write import write_dataset
 
-__all__ = ["fault_proxy", "new_credentials", "s3", "s3_server"]  # fixtures of their own files
+__all__ = [
+    "fault_proxy",
+    "new_credentials",
+    "s3",
+    "s3_server",
+    "slurm",
+]  # fixtures of their own files
 
 # Machines are busy and seldom: what takes long is not a fault. The same examples in every run.
 settings.register_profile("relightx", deadline=None, max_examples=30, derandomize=True)

@@ -1,12 +1,11 @@
 """Under a real SLURM on two nodes: preempted or out of time, requeued, the same to the last bit."""
 
 import os
-import shutil
 import time
 from pathlib import Path
 
 import pytest
-from slurm_cluster import PROGRAMS, Slurm, slurm_cluster
+from slurm_cluster import Slurm
 
 from relightx.tracking import read_log
 
@@ -15,16 +14,10 @@ STEPS = 60
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    search = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    missing = [name for name in PROGRAMS if shutil.which(name, path=search) is None]
-    if missing or os.geteuid():
-        why = f"needs root and Debian's slurm-wlm and munge (not found: {', '.join(missing)})"
-        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
-    with slurm_cluster(tmp_path_factory.mktemp("slurm")) as cluster:
-        # Both virtual nodes believe that all cores are theirs; a tiny network on one is faster.
-        cluster.environment["RELIGHTX_CONTAINER"] = f"taskset -c {max(os.sched_getaffinity(0))}"
-        yield cluster
+def cluster(slurm) -> Slurm:
+    """Both virtual nodes believe that all cores are theirs; a tiny network on one is faster."""
+    slurm.environment["RELIGHTX_CONTAINER"] = f"taskset -c {max(os.sched_getaffinity(0))}"
+    return slurm
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +40,20 @@ def options(tiny_shards) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(slurm, options, tmp_path_factory) -> Path:
+def undisturbed(cluster, options, tmp_path_factory) -> Path:
     where = tmp_path_factory.mktemp("undisturbed")
-    job = submit(slurm, where, options)
-    assert set(slurm.wait(job, 240).values()) == {"COMPLETED"}, logs(where)
+    job = submit(cluster, where, options)
+    assert set(cluster.wait(job, 240).values()) == {"COMPLETED"}, logs(where)
     assert "2 process(es) on cpu, ddp, float32" in logs(where)
     return where / "runs" / job
 
 
-def submit(slurm: Slurm, where: Path, options: list[str], *sbatch: str, **site: str) -> str:
+def submit(cluster: Slurm, where: Path, options: list[str], *sbatch: str, **site: str) -> str:
     site = {"RELIGHTX_RUNS": str(where / "runs"), "RELIGHTX_RENDEZVOUS": "127.0.0.1"} | site
     site |= {"RELIGHTX_ROOT": str(ROOT), "RELIGHTX_GPUS": "0"}
     exported = ",".join(["ALL", *(f"{name}={value}" for name, value in site.items())])
     script = str(ROOT / "launch" / "train.sbatch")
-    return slurm.submit("--nodes=2", f"--export={exported}", *sbatch, script, *options, cwd=where)
+    return cluster.submit("--nodes=2", f"--export={exported}", *sbatch, script, *options, cwd=where)
 
 
 def logs(where: Path) -> str:
@@ -94,32 +87,32 @@ def assert_undisturbed(run: Path, undisturbed: Path, where: Path) -> None:
     assert starts[0] == 0 and 0 < starts[-1] < STEPS, said
 
 
-def test_a_run_that_is_preempted_goes_on_to_the_last_bit(slurm, options, undisturbed, tmp_path):
-    job = submit(slurm, tmp_path, options)
+def test_a_run_that_is_preempted_goes_on_to_the_last_bit(cluster, options, undisturbed, tmp_path):
+    job = submit(cluster, tmp_path, options)
     run = tmp_path / "runs" / job
     wait_for_step(run, 5, tmp_path)
-    slurm.requeue(job)
-    assert set(slurm.wait(job, 240).values()) == {"COMPLETED"}, logs(tmp_path) + slurm.logs()
+    cluster.requeue(job)
+    assert set(cluster.wait(job, 240).values()) == {"COMPLETED"}, logs(tmp_path) + cluster.logs()
     assert_undisturbed(run, undisturbed, tmp_path)
 
 
-def test_a_run_at_its_time_limit_requeues_itself(slurm, options, undisturbed, tmp_path):
+def test_a_run_at_its_time_limit_requeues_itself(cluster, options, undisturbed, tmp_path):
     """SLURM's warning goes to the batch shell alone, as --signal=B:USR1@300 has it."""
-    job = submit(slurm, tmp_path, options)
+    job = submit(cluster, tmp_path, options)
     run = tmp_path / "runs" / job
     wait_for_step(run, 5, tmp_path)
-    slurm.run("scancel", "--batch", "--signal=USR1", job)
+    cluster.run("scancel", "--batch", "--signal=USR1", job)
     until = time.monotonic() + 60
-    while slurm.states(job)[job] != "PENDING":
+    while cluster.states(job)[job] != "PENDING":
         assert time.monotonic() < until, logs(tmp_path)
         time.sleep(0.1)
-    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now+4")
-    assert set(slurm.wait(job, 240).values()) == {"COMPLETED"}, logs(tmp_path) + slurm.logs()
+    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now+4")
+    assert set(cluster.wait(job, 240).values()) == {"COMPLETED"}, logs(tmp_path) + cluster.logs()
     assert "stopped with a checkpoint; requeued" in logs(tmp_path)
     assert_undisturbed(run, undisturbed, tmp_path)
 
 
-def test_a_run_that_fails_is_not_requeued(slurm, options, tmp_path):
-    job = submit(slurm, tmp_path, [*options, "--data.train=[/nowhere]"])
-    assert set(slurm.wait(job, 120).values()) == {"FAILED"}
+def test_a_run_that_fails_is_not_requeued(cluster, options, tmp_path):
+    job = submit(cluster, tmp_path, [*options, "--data.train=[/nowhere]"])
+    assert set(cluster.wait(job, 120).values()) == {"FAILED"}
     assert "/nowhere" in logs(tmp_path) and "requeued" not in logs(tmp_path)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "sinfo", "scontrol")
 NODES = ("n1", "n2")
 _PATH = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
@@ -103,6 +105,17 @@ class Slurm:
     def logs(self) -> str:
         """Ends of the daemons' logs, for a failure's message."""
         return "\n".join(f"{f.name}: {f.read_text()[-1500:]}" for f in self.root.glob("*.log"))
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory) -> Iterator[Slurm]:
+    """A cluster for a file's tests; without SLURM they fail in CI and are skipped elsewhere."""
+    missing = [name for name in PROGRAMS if shutil.which(name, path=_PATH) is None]
+    if missing or os.geteuid():
+        why = f"needs root and Debian's slurm-wlm and munge (not found: {', '.join(missing)})"
+        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+    with slurm_cluster(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
 
 
 @contextmanager

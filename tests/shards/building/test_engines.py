@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from balls import ball
 from ray_nodes import ENVIRONMENT, ray_cluster
-from slurm_cluster import PROGRAMS, slurm_cluster
 
 from relightx.sample import encode
 
@@ -77,18 +76,6 @@ def test_a_ray_cluster_that_is_not_there_is_refused(captures, tmp_path):
     done = build(captures, tmp_path / "d", "--engine", "ray", "--address", "127.0.0.1:1")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "Ray cluster 127.0.0.1:1: cannot be joined" in done.stderr
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    """A real SLURM of two virtual nodes."""
-    path = f"{os.environ['PATH']}{os.pathsep}/usr/sbin"
-    missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
-    if missing or os.geteuid():
-        why = f"needs root and Debian's slurm-wlm and munge (not found: {', '.join(missing)})"
-        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
-    with slurm_cluster(tmp_path_factory.mktemp("slurm")) as cluster:
-        yield cluster
 
 
 def test_a_slurm_array_makes_the_same_bytes(slurm, captures, tmp_path):
