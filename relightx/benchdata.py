@@ -15,6 +15,7 @@ from rich.table import Table
 
 from relightx.config import parse_config
 from relightx.data import DataConfig, TrainingBatches, training_batches
+from relightx.data.fault import cause_of
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ def main(arguments: list[str] | None = None, prog: str = "relightx bench-data") 
             raise ValueError("--batches must be 1 or more and --warm-up 0 or more")
         bench_data(config.data, own.batches, own.warm_up)
     except (ValueError, OSError) as error:
-        text = str(error).rsplit("\nValueError: ", 1)[-1].strip()
-        print(f"{prog}: error: {text}", file=sys.stderr)
+        print(f"{prog}: error: {cause_of(error)}", file=sys.stderr)
         return 2
     return 0
 

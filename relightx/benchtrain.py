@@ -24,6 +24,7 @@ from relightx.config import Config, parse_config
 from relightx.data import training_batches
 from relightx.data.block import new_memory
 from relightx.data.collate import Layout
+from relightx.data.fault import cause_of
 from relightx.losses import total_loss
 from relightx.model import IntrinsicNet
 
@@ -97,7 +98,7 @@ def bench_train(config: Config, steps: int, warm_up: int, backend: Backend) -> S
         loader_wait=waits / seconds,
         communication=communication,
         flops=flops * run.accumulation / seconds,
-        matrix_flops=_matrix_flops(choose_precision(run.precision), device),
+        matrix_flops=matrix_flops(choose_precision(run.precision), device),
         memory=torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
     )
 
@@ -139,14 +140,13 @@ def main(arguments: list[str] | None = None, prog: str = "relightx bench-train")
     try:
         if own.steps < 1 or own.warm_up < 0:
             raise ValueError("--steps must be 1 or more and --warm-up 0 or more")
-        backend = Backend.of(config.run, config.optim, config.data.batch_size)
+        backend = Backend(config.run, config.optim, config.data.batch_size)
         rate = bench_train(config, own.steps, own.warm_up, backend)
         if backend.is_main:
             show(rate, config, backend)
         backend.accelerator.end_training()
     except (ValueError, OSError) as error:
-        text = str(error).rsplit("\nValueError: ", 1)[-1].strip()
-        print(f"{prog}: error: {text}", file=sys.stderr)
+        print(f"{prog}: error: {cause_of(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -214,16 +214,17 @@ def _flops(network: IntrinsicNet, micro: int, config: Config, device: torch.devi
     return counter.get_total_flops()
 
 
-def _matrix_flops(precision: str, device: torch.device) -> float:
+def matrix_flops(precision: str, device: torch.device, size: int | None = None) -> float:
     """Of a square matrix product, the best of a few; a second."""
-    size = _MATRIX.get(device.type, 2048)
+    size = size or _MATRIX[device.type]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left = torch.rand(size, size, device=device).to(dtype)
-    best = min(_timed(lambda: left @ left, device) for _ in range(_TRIES))
+    best = min(timed(lambda: left @ left, device) for _ in range(_TRIES))
     return 2 * size**3 / best
 
 
-def _timed(run: Callable[[], object], device: torch.device) -> float:
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds that something takes, the GPU's part of it included."""
     start = _now(device)
     run()
     return _now(device) - start

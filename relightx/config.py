@@ -150,6 +150,11 @@ def known_keys(config_class: type = Config, prefix: str = "") -> list[str]:
     return keys
 
 
+def leaves(values: dict[str, Any]) -> dict[str, Any]:
+    """Nested values by their dotted keys."""
+    return {key: value for key, value in _dotted(values) if not isinstance(value, dict)}
+
+
 def _build(parser: ArgumentParser, values: Namespace) -> Config:
     built = parser.instantiate(values)
     return Config(**{item.name: built[item.name] for item in fields(Config)})

@@ -18,7 +18,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from relightx.backend import dotted
+from relightx.config import leaves
 from relightx.metrics import METRICS
 from relightx.stage import duration
 from relightx.tracking import LOG_NAME, read_log
@@ -89,7 +89,7 @@ def read_run(path: Path) -> Run:
         loss=reports[-1]["loss/total"] if reports else None,
         images_per_s=statistics.median(r["images_per_s"] for r in reports) if reports else None,
         best=_best(log),
-        config=dotted(config),
+        config=leaves(config),
     )
 
 

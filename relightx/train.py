@@ -21,15 +21,15 @@ from relightx.backend import (
     Stop,
     Watch,
     choose_precision,
-    dotted,
     program,
     refuse_differences,
 )
 from relightx.backend.stop import STOP_FILE
 from relightx.backend.whole import load_moments, local, parts_of, whole, whole_moments
 from relightx.checkpoint import Checkpoint, newest_checkpoint, save_model
-from relightx.config import Config, config_to_dict, parse_config
+from relightx.config import Config, config_to_dict, leaves, parse_config
 from relightx.data import TrainingBatches, open_splits, training_batches
+from relightx.data.fault import cause_of
 from relightx.data.resume import DataState
 from relightx.index import Index, write_atomically
 from relightx.losses import total_loss
@@ -60,10 +60,10 @@ def train(config: Config) -> Path:
     loss is not finite; Stopped when it was asked to stop.
     """
     run = config.run
-    backend = Backend.of(run, config.optim, config.data.batch_size)
+    backend = Backend(run, config.optim, config.data.batch_size)
     refuse_differences(
         backend.accelerator,
-        {**program(), **dotted(config_to_dict(config))},
+        {**program(), **leaves(config_to_dict(config))},
         "Start all with the same program and options",
     )
     directory = Path(run.dir)
@@ -99,7 +99,6 @@ class _Training:
         network = IntrinsicNet(config.model)
         self.validation = _check_validation(config, network)
         _write_config(config, self.hashes, self.directory, backend)
-        # The readers are started before there is a GPU's context to be forked with.
         self.batches = iter(self.loader)
         if checkpoint:
             network.load_state_dict(checkpoint.weights)
@@ -394,9 +393,7 @@ def main(arguments: list[str] | None = None, prog: str = "relightx train") -> in
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
-        # Torch hands on the error of a reader process as its whole traceback.
-        text = str(error).rsplit("\nValueError: ", 1)[-1].strip()
-        print(f"{prog}: error: {text}", file=sys.stderr)
+        print(f"{prog}: error: {cause_of(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,6 +1,6 @@
 """The processes of a run: how they share one model's training, stop together, and are watched."""
 
-from relightx.backend.agree import dotted, program, refuse_differences
+from relightx.backend.agree import program, refuse_differences
 from relightx.backend.backend import Backend
 from relightx.backend.precision import choose_precision
 from relightx.backend.stop import Stop
@@ -11,7 +11,6 @@ __all__ = [
     "Stop",
     "Watch",
     "choose_precision",
-    "dotted",
     "program",
     "refuse_differences",
 ]

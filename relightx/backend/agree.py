@@ -25,7 +25,7 @@ def refuse_differences(accelerator: Accelerator, mine: Mapping[str, Any], advice
         return
     everyone = gather_object([(socket.gethostname(), dict(mine))])
     names = dict.fromkeys(name for _, values in everyone for name in values)
-    differ = [name for name in names if len({_text(v.get(name)) for _, v in everyone}) > 1]
+    differ = [name for name in names if len({str(v.get(name)) for _, v in everyone}) > 1]
     if not differ:
         return
     said = "; ".join(_difference(name, everyone) for name in differ[:_SHOWN])
@@ -42,25 +42,10 @@ def program() -> dict[str, str]:
     return {"torch": torch.__version__, "relightx": digest.hexdigest()[:12]}
 
 
-def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted keys."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found |= dotted(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
-
-
 def _difference(name: str, everyone: list[tuple[str, dict[str, Any]]]) -> str:
     ranks: dict[str, list[str]] = defaultdict(list)
     for rank, (host, values) in enumerate(everyone):
-        ranks[_text(values.get(name))].append(f"{rank} ({host})")
+        ranks[str(values.get(name))].append(f"{rank} ({host})")
     return f"{name}: " + ", ".join(
         f"{value} on rank {' '.join(of_value)}" for value, of_value in ranks.items()
     )
-
-
-def _text(value: Any) -> str:
-    return str(value)

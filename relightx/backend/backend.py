@@ -52,28 +52,28 @@ class Wishes(Protocol):
 class Backend:
     """The processes of a run, and the model, optimiser and schedule that they share.
 
-    Raises ValueError when they are not what the launcher promised, or cannot be here.
+    batch_size: portraits of an optimiser step over all processes. Raises ValueError when the
+    processes are not what the launcher promised, or cannot be here.
     """
 
-    def __init__(
-        self, optim: OptimConfig, precision: str, device: str, accumulation: int, micro_batch: int
-    ) -> None:
+    def __init__(self, run: Wishes, optim: OptimConfig, batch_size: int) -> None:
         self.launched = read_launch()
-        self.optim = optim
-        self.compiles = self.recomputes = False
-        _check_devices(self.launched, device)
-        is_cpu = device == "cpu" or not torch.accelerator.is_available()
+        self.run, self.optim = run, optim
+        _check_devices(self.launched, run.device)
+        precision = choose_precision(run.precision)
+        is_cpu = run.device == "cpu" or not torch.accelerator.is_available()
         arguments: dict[str, Any] = {
             "cpu": is_cpu,
             "mixed_precision": "bf16" if precision == "bf16" else "no",
             "step_scheduler_with_optimizer": False,
             "gradient_accumulation_plugin": GradientAccumulationPlugin(
-                num_steps=accumulation, sync_with_dataloader=False
+                num_steps=run.accumulation, sync_with_dataloader=False
             ),
         }
         if self.launched.deepspeed is not None:
+            micro_batch = max(1, batch_size // (self.launched.world_size * run.accumulation))
             arguments |= _deepspeed_arguments(
-                self.launched, optim, precision, is_cpu, accumulation, micro_batch
+                self.launched, optim, precision, is_cpu, run.accumulation, micro_batch
             )
         os.environ["ACCELERATE_USE_FSDP"] = "false"  # see above
         self.accelerator = Accelerator(**arguments)
@@ -82,20 +82,6 @@ class Backend:
             # The launcher exports OMP_NUM_THREADS=1, which would leave all cores but one idle.
             cores = len(os.sched_getaffinity(0))
             torch.set_num_threads(max(1, cores // self.launched.local_size))
-
-    @classmethod
-    def of(cls, run: Wishes, optim: OptimConfig, batch_size: int) -> "Backend":
-        """That of a run whose optimiser steps have `batch_size` portraits."""
-        processes = read_launch().world_size
-        backend = cls(
-            optim,
-            choose_precision(run.precision),
-            run.device,
-            run.accumulation,
-            max(1, batch_size // (processes * run.accumulation)),
-        )
-        backend.compiles, backend.recomputes = run.compile, run.recompute_activations
-        return backend
 
     @property
     def kind(self) -> str:
@@ -111,11 +97,11 @@ class Backend:
             # Parts are cut out of a weight as it lies in memory.
             network.to(memory_format=torch.contiguous_format)
         network.to(self.accelerator.device)
-        if self.recomputes:
+        if self.run.recompute_activations:
             recompute_activations(_parts(network.backbone))
         if self.kind == "fsdp2":
             self._shard(network)
-        if self.compiles:
+        if self.run.compile:
             network.backbone.compile()
         self.network = network
         plain = build_optimizer(network, self.optim)

@@ -47,3 +47,8 @@ class ReadFault(ValueError):
     def of(self, key: str) -> "ReadFault":
         """The same, naming the portrait that was wanted."""
         return self.at(self.url, self.cause, key=key, start=self.start, size=self.size)
+
+
+def cause_of(error: BaseException) -> str:
+    """What an error says; torch hands on that of a reader process as its whole traceback."""
+    return str(error).rsplit("\nValueError: ", 1)[-1].strip()

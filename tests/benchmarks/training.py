@@ -8,13 +8,14 @@ GFLOP/s (counted by torch for forward and backward) beside that of a large matri
 
 import argparse
 import statistics
-import time
 
 import torch
+from accelerate.utils import send_to_device
 from torch.utils.flop_counter import FlopCounterMode
 
 from relightx.backend import choose_precision
-from relightx.batch import Batch, Truth
+from relightx.benchtrain import matrix_flops, noise_batch, timed
+from relightx.config import parse_config
 from relightx.losses import LossWeights, total_loss
 from relightx.model import IntrinsicNet, ModelConfig
 from relightx.optim import OptimConfig, build_optimizer
@@ -31,7 +32,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = IntrinsicNet(ModelConfig(options.preset)).to(device)
     optimizer = build_optimizer(network, OptimConfig())
-    batch = random_batch(options.images // 2, options.size, device)
+    config = parse_config([f"--data.image_size={options.size}"])
+    batch = send_to_device(noise_batch(config, options.images // 2), device)
 
     def step(precision: str) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -53,52 +55,13 @@ def main() -> None:
         f" {flops / options.images / 1e9:.1f} GFLOP an image, {device.type},"
         f" {torch.get_num_threads()} threads; 'auto' chooses {choose_precision('auto')}"
     )
-    rates = {name: matrix_rate(name, device, options.matrix) for name in seconds}
+    rates = {name: matrix_flops(name, device, options.matrix) for name in seconds}
     for precision, times in seconds.items():
         median = statistics.median(times[1:])
         print(
             f"{precision:8} {options.images / median:8.2f} images/s  {flops / median / 1e9:8.0f}"
-            f" GFLOP/s   matrix product {rates[precision]:8.0f} GFLOP/s"
+            f" GFLOP/s   matrix product {rates[precision] / 1e9:8.0f} GFLOP/s"
         )
-
-
-def random_batch(portraits: int, size: int, device: torch.device) -> Batch:
-    """Two lights of each portrait, all labels, everything inside the mask."""
-    generator = torch.Generator().manual_seed(0)
-    normal = torch.nn.functional.normalize(torch.randn(portraits, 3, size, size), dim=1)
-    have = torch.ones(portraits, dtype=torch.bool)
-    truth = Truth(
-        torch.rand(portraits, 3, size, size, generator=generator),
-        normal,
-        torch.rand(portraits, 2, 3, 9, generator=generator),
-        torch.ones(portraits, 1, size, size),
-        have,
-        have,
-        have,
-    )
-    image = torch.rand(portraits, 2, 3, size, size, generator=generator)
-    mask = torch.ones(portraits, 1, size, size, dtype=torch.bool)
-    batch = Batch(image, mask, have, truth)
-    on_device = [value.to(device) for value in (image, mask, have)]
-    return Batch(*on_device, Truth(*(value.to(device) for value in batch.truth)))
-
-
-def matrix_rate(precision: str, device: torch.device, size: int) -> float:
-    """GFLOP/s of a square matrix product, the best of five."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    left = torch.rand(size, size, device=device).to(dtype)
-    best = min(timed(lambda: left @ left, device) for _ in range(5))
-    return 2 * size**3 / best / 1e9
-
-
-def timed(run, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ import argparse
 import copy
 import math
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from relightx.backend import choose_precision
 from relightx.batch import Batch
-from relightx.benchtrain import noise_batch
+from relightx.benchtrain import noise_batch, timed
 from relightx.color import linear_to_srgb
 from relightx.config import parse_config
 from relightx.losses import LossWeights, total_loss
@@ -110,16 +110,6 @@ def planes_shading(normal: Tensor, sh: Tensor) -> Tensor:
     return torch.stack(colours, dim=1)
 
 
-def timed(step: Callable[[], None], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--images", type=int, default=8, help="of a step, two lights a portrait")
@@ -128,11 +118,7 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = parse_config([f"--data.image_size={options.size}"])
-    batch = noise_batch(config, options.images // 2)
-    batch = Batch(
-        *(value.to(device) for value in batch[:3]),
-        type(batch.truth)(*(value.to(device) for value in batch.truth)),
-    )
+    batch = send_to_device(noise_batch(config, options.images // 2), device)
     network = IntrinsicNet(ModelConfig("sfsnet")).to(device).train()
     steps = {"recipe": recipe(copy.deepcopy(network), batch), "relightx": ours(network, batch)}
     seconds: dict[str, list[float]] = {name: [] for name in steps}

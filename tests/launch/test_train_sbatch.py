@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import curves
 from slurm_cluster import Slurm
 
 from relightx.tracking import read_log
@@ -66,15 +67,6 @@ def wait_for_step(run: Path, step: int, where: Path) -> None:
     while not (log.exists() and any(record["step"] >= step for record in read_log(log))):
         assert time.monotonic() < until, logs(where)
         time.sleep(0.02)
-
-
-def curves(run: Path) -> dict[tuple[int, str], float]:
-    return {
-        (record["step"], name): value
-        for record in read_log(run / "metrics.jsonl")
-        for name, value in record.items()
-        if name.startswith(("loss/", "val/", "grad", "learning"))
-    }
 
 
 def assert_undisturbed(run: Path, undisturbed: Path, where: Path) -> None:

@@ -18,7 +18,7 @@ SMALL = [
 
 def measured(options: list[str]):
     config = parse_config([*SMALL, *options])
-    backend = Backend.of(config.run, config.optim, config.data.batch_size)
+    backend = Backend(config.run, config.optim, config.data.batch_size)
     return bench_train(config, 3, 1, backend)
 
 

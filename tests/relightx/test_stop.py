@@ -7,20 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import children, launch, rank_of, trained, wait_for_step
-
-from relightx.tracking import read_log
+from processes import children, curves, launch, rank_of, trained, wait_for_step
 
 pytestmark = pytest.mark.usefixtures("one_core")
-
-
-def curves(directory: Path) -> dict[tuple[int, str], float]:
-    return {
-        (record["step"], name): value
-        for record in read_log(directory / "metrics.jsonl")
-        for name, value in record.items()
-        if name.startswith(("loss/", "val/", "grad", "learning"))
-    }
 
 
 def ask(number: int):

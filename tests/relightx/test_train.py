@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from processes import curves
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relightx.backend import choose_precision
@@ -23,16 +24,6 @@ from relightx.train import main
 from shards.write import write_split
 
 pytestmark = pytest.mark.usefixtures("one_core")
-
-
-def curves(directory: Path) -> dict[tuple[int, str], float]:
-    """Every logged number that does not depend on the clock."""
-    return {
-        (record["step"], name): value
-        for record in read_log(directory / "metrics.jsonl")
-        for name, value in record.items()
-        if name not in ("step", "time", "images_per_s", "loader_wait", "save_wait")
-    }
 
 
 def refusal(arguments: list[str], capsys) -> str:

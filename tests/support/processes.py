@@ -76,3 +76,13 @@ def rank_of(pid: int) -> int | None:
         if variable.startswith(b"RANK="):
             return int(variable.removeprefix(b"RANK="))
     return None
+
+
+def curves(directory: Path) -> dict[tuple[int, str], float]:
+    """Every logged number of a run that does not depend on the clock."""
+    return {
+        (record["step"], name): value
+        for record in read_log(directory / "metrics.jsonl")
+        for name, value in record.items()
+        if name not in ("step", "time", "images_per_s", "loader_wait", "save_wait")
+    }
