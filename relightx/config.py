@@ -50,6 +50,11 @@ class RunConfig:
     """Micro-batches a process splits its part of an optimiser step into."""
     log_every: int = 20
     """Steps between two lines of the log."""
+    boards: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """What else shows the run, by Accelerate's names: tensorboard, wandb, mlflow, trackio, aim, ...
+    """
+    project: str = "relightx"
+    """What the runs are gathered under on boards that have such a thing."""
     validate_every: int = 500
     """Steps between two validations; 0: never."""
     validate_lights: int = 8

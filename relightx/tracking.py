@@ -1,5 +1,5 @@
-"""What a run tells while it goes: one JSON line and TensorBoard scalars a report, a progress bar on
-a terminal, plain lines in a file. Only the main process tells.
+"""What a run tells while it goes: one JSON line a report, and the same on the boards asked for; a
+progress bar on a terminal, plain lines in a file. Only the main process tells.
 
 Steps count optimiser steps. After a resume the logs go on from the checkpoint's step: lines that a
 killed run wrote beyond it are cut, so that every step stands in the log once.
@@ -17,8 +17,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from relightx.boards import Boards
 from relightx.index import write_atomically
 
 LOG_NAME = "metrics.jsonl"
@@ -27,11 +27,21 @@ _README = "README.md"
 
 
 class Tracker:
-    """Writes RUN/metrics.jsonl, RUN/tensorboard and RUN/panels and shows progress; silent unless
-    `is_main`."""
+    """Writes RUN/metrics.jsonl and RUN/panels and shows progress; silent unless `is_main`.
 
-    def __init__(self, directory: Path, steps: int, start_step: int, is_main: bool) -> None:
+    boards: what the same goes to.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        steps: int,
+        start_step: int,
+        is_main: bool,
+        boards: Boards | None = None,
+    ) -> None:
         self.is_main, self.steps, self.path = is_main, steps, directory / LOG_NAME
+        self._boards = boards
         if not is_main:
             return
         if self.path.exists():
@@ -41,21 +51,19 @@ class Tracker:
                 directory / _README, files("relightx").joinpath("run_readme.md").read_bytes()
             )
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 - open for the whole run
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start_step + 1)
         self._bar = _progress_bar() if sys.stderr.isatty() else None
         if self._bar:
             self._bar.start()
             self._task = self._bar.add_task("training", total=steps, completed=start_step, note="")
 
     def log(self, step: int, values: dict[str, Any], note: str) -> None:
-        """One report: numbers for the log and TensorBoard, and a note for the person watching."""
+        """One report: numbers for the log and the boards, and a note for the person watching."""
         if not self.is_main:
             return
         record = {"step": step, "time": round(time.time(), 3), **values}
         self._file.write(json.dumps(record) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)
+        if self._boards:
+            self._boards.log(step, {k: v for k, v in values.items() if isinstance(v, int | float)})
         if self._bar:
             self._bar.update(self._task, completed=step, note=note)
         else:
@@ -67,21 +75,23 @@ class Tracker:
             (self._bar.console.print if self._bar else _plain)(text)
 
     def picture(self, step: int, name: str, image: Tensor) -> None:
-        """An sRGB picture (3, height, width) in [0, 1] for TensorBoard and RUN/panels."""
+        """An sRGB picture (3, height, width) in [0, 1] for RUN/panels and the boards."""
         if self.is_main:
-            self._board.add_image(name, image, step)
             pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
             file = self.path.parent / PANELS / f"{name.rpartition('/')[2]}-{step:08d}.png"
             file.parent.mkdir(exist_ok=True)
             written = io.BytesIO()
             Image.fromarray(pixels).save(written, "PNG")
             write_atomically(file, written.getvalue())
+            if self._boards:
+                self._boards.picture(step, name, file)
 
     def close(self) -> None:
         if self.is_main:
             if self._bar:
                 self._bar.stop()
-            self._board.close()
+            if self._boards:
+                self._boards.close()
             self._file.close()
 
 

@@ -26,6 +26,7 @@ from relightx.backend import (
 )
 from relightx.backend.stop import STOP_FILE
 from relightx.backend.whole import load_moments, local, parts_of, whole, whole_moments
+from relightx.boards import Boards, check_boards
 from relightx.checkpoint import Checkpoint, newest_checkpoint, save_model
 from relightx.config import Config, config_to_dict, leaves, parse_config
 from relightx.data import TrainingBatches, open_splits, training_batches
@@ -60,6 +61,7 @@ def train(config: Config) -> Path:
     loss is not finite; Stopped when it was asked to stop.
     """
     run = config.run
+    check_boards(run.boards)
     backend = Backend(run, config.optim, config.data.batch_size)
     refuse_differences(
         backend.accelerator,
@@ -110,7 +112,9 @@ class _Training:
             self.average.values = parts_of(network, checkpoint.average)
             go_to_step(backend.schedule, self.start)
         self.best = checkpoint.about["best"] if checkpoint else None
-        self.tracker = Tracker(self.directory, config.run.steps, self.start, backend.is_main)
+        self.tracker = Tracker(
+            self.directory, config.run.steps, self.start, backend.is_main, self._boards()
+        )
         self.meter = Meter(self.accelerator, self.tracker, self.start)
         upload = open_folder(config.run.upload, config.data.s3) if config.run.upload else None
         self.saver = Saver(self.directory, config.run.keep_checkpoints, upload)
@@ -152,9 +156,9 @@ class _Training:
 
     def _report(self, step: int, norm: Any) -> None:
         self.watch.at(step, "report")
-        replaced = _agree_on_replaced(self.loader, self.accelerator, step)
+        faults = _agree_on_faults(self.loader, self.accelerator, step)
         rate = self.backend.schedule.get_last_lr()[0]
-        self.meter.log(step, {"grad_norm": norm, "learning_rate": rate, **replaced})
+        self.meter.log(step, {"grad_norm": norm, "learning_rate": rate, **faults})
 
     def _finish(self, step: int) -> None:
         """Validate and save, where it is time for that."""
@@ -244,6 +248,12 @@ class _Training:
         about = {"steps": step, "best": best, "data": self.hashes}
         size = self.config.data.image_size
         save_model(self.directory / name, self.config.model, average, size, about)
+
+    def _boards(self) -> Boards | None:
+        if not self.backend.is_main:
+            return None
+        run, settings = self.config.run, leaves(config_to_dict(self.config))
+        return Boards(run.boards, run.project, self.directory, self.start, settings)
 
     def _machine(self) -> str:
         launched = self.backend.launched
@@ -335,27 +345,29 @@ def _training_batches(
     )
 
 
-def _agree_on_replaced(
+def _agree_on_faults(
     loader: TrainingBatches, accelerator: Accelerator, step: int
 ) -> dict[str, int]:
-    """The portraits of all processes that could not be read and were replaced, for the log.
+    """What S3 had to be asked again by all processes so far, and the portraits that could not be
+    read and were replaced, for the log.
 
     Raises ValueError, in every process at the same step, when they are too many: more than
     data.max_skipped of an epoch, or of what was read if that is more.
     """
-    if loader.config.on_fault == "stop":
-        return {}
     while loader.faults:
         print(f"relightx train: step {step}: replaced: {loader.faults.popleft()}", file=sys.stderr)
-    counts = torch.tensor([loader.skipped, loader.portraits], device=accelerator.device)
-    replaced, read = accelerator.reduce(counts, "sum").tolist()
+    own = [loader.retries, loader.skipped, loader.portraits]
+    counts = torch.tensor(own, device=accelerator.device)
+    retries, replaced, read = accelerator.reduce(counts, "sum").tolist()
+    if loader.config.on_fault == "stop":
+        return {"retries": retries}
     epoch = sum(index.num_groups for index in loader.indexes)
     if replaced > loader.config.max_skipped * max(read, epoch):
         raise ValueError(
             f"step {step}: {replaced} of {read} portraits could not be read and were replaced, more"
             f" than data.max_skipped {loader.config.max_skipped} allows; the reasons stand above"
         )
-    return {"replaced": replaced}
+    return {"retries": retries, "replaced": replaced}
 
 
 def _check_same_run(

@@ -5,8 +5,9 @@ time and never read half of the data, without a word. One DataLoader serves the 
 the epoch of each visit travels with it.
 """
 
+import os
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -32,7 +33,7 @@ from relightx.data.stream import StreamedPortraits
 from relightx.data.workers import prepare_reader
 from relightx.index import Index, ShardEntry, read_index
 from relightx.sample import Portrait
-from relightx.storage import Folder, LocalFolder
+from relightx.storage import Folder, LocalFolder, retries_of_process
 
 _FAULTS_KEPT = 10
 _AHEAD = 4
@@ -42,17 +43,20 @@ _IN_USE = 3
 
 
 class _Loaded(NamedTuple):
-    """A batch as it is handed over: its bytes or their place in the ring, and the faults met."""
+    """A batch as it is handed over: its bytes or their place in the ring, the faults met, and what
+    had to be tried again since the reader's batch before."""
 
     block: Tensor | int
     faults: tuple[str, ...]
+    retries: int
 
 
 class TrainingBatches:
     """One rank's micro-batches of the steps from start_step to stop_step; to be gone through once.
 
     plan: how the shards are read. portraits: read so far. skipped: how many of them stand for one
-    that could not be read. faults: the last reasons.
+    that could not be read. faults: the last reasons. retries: how often S3 failed and was asked
+    again, by this rank's readers and by what fetches ahead of them.
     """
 
     def __init__(
@@ -64,7 +68,8 @@ class TrainingBatches:
         rank: int = 0,
     ) -> None:
         self.indexes, self.config, self.plan, self.rank = indexes, config, plan, rank
-        self.portraits = self.skipped = 0
+        self.portraits = self.skipped = self._retries = 0
+        self._prefetcher: Prefetcher | None = None
         self.faults: deque[str] = deque(maxlen=_FAULTS_KEPT)
         self._batches = batches
         self._layout = Layout(batches.micro, config.num_lights, config.image_size)
@@ -77,17 +82,22 @@ class TrainingBatches:
     def __len__(self) -> int:
         return len(self._batches)
 
+    @property
+    def retries(self) -> int:
+        return self._retries + (self._prefetcher.retries if self._prefetcher else 0)
+
     def __iter__(self) -> Iterator[Batch]:
         with ExitStack() as going:
             # Before the readers, so that neither inherits what the other holds.
             advance = self._prefetched(going)
             readers = self.config.num_workers
             ring = Ring(readers, _AHEAD + _IN_USE, self._layout.bytes) if readers else None
-            for number, (block, faults) in enumerate(self._loader(ring)):
+            for number, (block, faults, retries) in enumerate(self._loader(ring)):
                 batch = self._layout.batch(ring.take(block) if isinstance(block, int) else block)
                 advance(self._batches.step_of(number))
                 self.portraits += self._layout.portraits
                 self.skipped += len(faults)
+                self._retries += retries
                 self.faults.extend(faults)
                 yield batch
 
@@ -113,14 +123,14 @@ class TrainingBatches:
                 if not isinstance(found(need.shard)[0], LocalFolder):
                     yield need
 
-        prefetcher = Prefetcher(
+        self._prefetcher = Prefetcher(
             far_needs,
             hold,
             lambda number: found(number)[1].bytes,
             allowance=self.plan.ahead_bytes,
             start_step=self._batches.steps.start,
         )
-        return going.enter_context(prefetcher).advance
+        return going.enter_context(self._prefetcher).advance
 
     def _loader(self, ring: Ring | None) -> DataLoader:
         readers = self.config.num_workers
@@ -131,6 +141,14 @@ class TrainingBatches:
             "multiprocessing_context": "fork" if readers else None,
         }
 
+        told = Counter()
+
+        def retries_since() -> int:
+            """By this process since it was asked last."""
+            now, before = retries_of_process(), told[os.getpid()]
+            told[os.getpid()] = now
+            return now - before
+
         def load(examples: list[Example]) -> _Loaded:
             """Lay a batch where the training process finds it."""
             place, memory = (ring and ring.free_place()) or (None, None)
@@ -138,7 +156,7 @@ class TrainingBatches:
                 memory = new_memory(self._layout.bytes, pinned=ring is None)
             collate(examples, memory)
             faults = tuple(fault for example in examples for fault in example.faults)
-            return _Loaded(memory if place is None else place, faults)
+            return _Loaded(memory if place is None else place, faults, retries_since())
 
         if self.config.reader == "index":
             return DataLoader(

@@ -34,6 +34,7 @@ from typing import Any
 
 from relightx.data.cache import Held, NoRoom, remove_unfinished
 from relightx.data.order import Need
+from relightx.storage import retries_of_process
 
 _POLL_S = 0.05
 _ROOM_PAUSE_S = 1.0
@@ -74,6 +75,7 @@ class Prefetcher:
             step=context.RawValue(ctypes.c_longlong, start_step),
             is_over=context.RawValue(ctypes.c_bool, False),
             fault=context.RawArray(ctypes.c_char, _FAULT_BYTES),
+            retries=context.RawValue(ctypes.c_longlong, 0),
         )
         walk = _Walk(needs, hold, size, allowance, threads, self._shared)
         self._start = lambda: context.Process(
@@ -90,6 +92,11 @@ class Prefetcher:
     def advance(self, step: int) -> None:
         """The training has come to this step; those before it are past. It takes no time."""
         self._shared.step.value = step
+
+    @property
+    def retries(self) -> int:
+        """How often something failed there and was tried again, so far."""
+        return self._shared.retries.value
 
     @property
     def fault(self) -> str:
@@ -119,6 +126,7 @@ class _Shared:
     step: Any
     is_over: Any
     fault: Any
+    retries: Any
 
     @property
     def said(self) -> str:
@@ -185,6 +193,7 @@ class _Walk:
             while not self.shared.is_over.value and os.getppid() == parent:
                 step = self.shared.step.value
                 self._let_go(step)
+                self.shared.retries.value = retries_of_process()
                 coming = self._go_on(coming, needs, step)
                 time.sleep(_POLL_S)
         except BaseException as error:

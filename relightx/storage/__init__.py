@@ -17,6 +17,7 @@ from relightx.storage.folder import (
     saying_full,
 )
 from relightx.storage.local import LocalFolder
+from relightx.storage.tries import retries_of_process
 
 __all__ = [
     "Folder",
@@ -25,6 +26,7 @@ __all__ = [
     "WrongBytes",
     "is_partial",
     "open_folder",
+    "retries_of_process",
     "saying_full",
 ]
 

@@ -35,6 +35,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from relightx.storage.causes import FOREIGN, UNREACHABLE, code_of, explained, missing_bucket, passes
 from relightx.storage.folder import S3Options, WrongBytes
 from relightx.storage.ranges import RangeRequests
+from relightx.storage.tries import note_retry
 
 PART_BYTES = 8 << 20
 """Files from this size on travel in parts of it."""
@@ -150,10 +151,12 @@ class Connection:
 
     def _note_retry(self, _state: RetryCallState | None = None) -> None:
         self.retries += 1
+        note_retry()
 
     def _note_attempt(self, attempts: int, response: Any, **_: Any) -> None:
         self._answered |= response is not None
-        self.retries += attempts > 1
+        if attempts > 1:
+            self._note_retry()
 
     def _watch_body(self, parsed: dict[str, Any], **_: Any) -> None:
         if "Body" in parsed:
