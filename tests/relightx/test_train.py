@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import fault_proxy as faults
 import pytest
 import yaml
 from processes import curves
@@ -248,6 +249,28 @@ def test_a_run_from_s3_is_the_run_from_disk(tiny_run, tiny_options, tiny_shards,
     ]
     assert main(options) == 0
     assert curves(tmp_path / "run") == curves(tiny_run)
+    assert curves(tmp_path / "run")[16, "retries"] == 0
+
+
+@pytest.mark.parametrize("fetch", ["shards", "members"])
+def test_what_the_network_cost_stands_in_the_log(
+    tiny_options, tiny_shards, s3, fault_proxy, tmp_path, fetch
+):
+    folder = s3.new_folder()
+    for file in sorted((tiny_shards / "train").iterdir(), reverse=True):
+        folder.write(file.name, file.read_bytes())
+    fault_proxy.next(faults.unavailable, times=3, method="GET", path=".tar")
+    options = [
+        *tiny_options(tmp_path / "run"),
+        f"--data.train=[{folder.url}]",
+        f"--data.s3.endpoint_url={fault_proxy.endpoint}",
+        f"--data.cache_dir={tmp_path / 'cache'}",
+        f"--data.fetch={fetch}",
+        "--data.num_workers=2",
+    ]
+    assert main(options) == 0
+    counts = [r["retries"] for r in read_log(tmp_path / "run" / "metrics.jsonl") if "retries" in r]
+    assert counts == sorted(counts) and counts[-1] == fault_proxy.met["unavailable"] == 3
 
 
 @pytest.mark.parametrize("log_every", [1, 10])
