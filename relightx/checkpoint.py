@@ -76,6 +76,8 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, keep: int) -> Path:
         path = _commit(staged, directory / name)
     for old in committed(directory)[:-keep]:
         _remove(old)
+    for left in directory.glob(".*"):  # by processes that were killed
+        shutil.rmtree(left, ignore_errors=True)
     return path
 
 

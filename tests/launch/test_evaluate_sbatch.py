@@ -27,9 +27,7 @@ def submit(slurm, where: Path, *arguments: str) -> str:
     exported = ",".join(["ALL", *(f"{name}={value}" for name, value in site.items())])
     script = str(ROOT / "launch" / "evaluate.sbatch")
     at = next((i for i, word in enumerate(arguments) if not word.startswith("--")), len(arguments))
-    return slurm.submit(
-        f"--export={exported}", *arguments[:at], script, *arguments[at:], cwd=where
-    )
+    return slurm.submit(f"--export={exported}", *arguments[:at], script, *arguments[at:], cwd=where)
 
 
 def logs(where: Path) -> str:

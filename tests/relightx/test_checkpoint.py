@@ -47,6 +47,14 @@ def test_the_newest_are_kept(tmp_path, keep):
     assert names == [f"step-{step:08d}" for step in range(10, 60, 10)][-keep:]
 
 
+def test_what_a_killed_process_left_takes_no_room_for_long(tmp_path):
+    for left in (".step-00000003.old", ".step-00000009.partial", ".sending-abc"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "model.safetensors").write_bytes(b"1")
+    save_checkpoint(tmp_path, checkpoint(5), keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+
+
 def test_saving_a_step_again_replaces_it(tmp_path):
     save_checkpoint(tmp_path, checkpoint(5), keep=2)
     changed = Checkpoint(5, {"weight": torch.ones(1)}, {}, {}, {})

@@ -105,9 +105,15 @@ def test_a_job_that_is_preempted_is_requeued_and_goes_on(slurm, captures, tmp_pa
 
 
 def test_a_job_without_a_source_says_how_it_is_used(slurm, tmp_path):
-    job = slurm.submit("--output=%x-%A_%a.log", str(ROOT / "launch/shards.sbatch"), cwd=tmp_path)
-    assert set(slurm.wait(job).values()) == {"FAILED"}
+    script = ["--output=%x-%A_%a.log", str(ROOT / "launch/shards.sbatch")]
+    jobs = [
+        slurm.submit(f"--export=ALL,RELIGHTX_ROOT={ROOT}", *script, cwd=tmp_path),
+        slurm.submit(*script, cwd=tmp_path),
+    ]
+    for job in jobs:
+        assert set(slurm.wait(job).values()) == {"FAILED"}
     assert "a source is needed: sbatch --array=0-7" in logs(tmp_path)
+    assert f"no launch/env.sh in {tmp_path}; submit from the project's root" in logs(tmp_path)
 
 
 def submit(slurm, where: Path, array: str, captures: Path, out: Path) -> str:
