@@ -2,7 +2,7 @@
 
 from relightx.backend.agree import program, refuse_differences
 from relightx.backend.backend import Backend
-from relightx.backend.precision import choose_precision
+from relightx.backend.precision import choose_precision, layout_for_training
 from relightx.backend.stop import Stop
 from relightx.backend.watch import Watch
 
@@ -11,6 +11,7 @@ __all__ = [
     "Stop",
     "Watch",
     "choose_precision",
+    "layout_for_training",
     "program",
     "refuse_differences",
 ]

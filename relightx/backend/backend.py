@@ -25,8 +25,10 @@ from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
 from relightx.backend.launched import Launched, read_launch
 from relightx.backend.memory import recompute_activations
-from relightx.backend.precision import choose_precision
+from relightx.backend.precision import choose_precision, layout_for_training
 from relightx.batch import Decomposition
+from relightx.data.workers import keep_memory
+from relightx.model import IntrinsicNet
 from relightx.optim import OptimConfig, build_optimizer, build_schedule
 
 _SHARDS = ("zero1", "zero2", "zero3", "fsdp2")
@@ -82,6 +84,7 @@ class Backend:
             # The launcher exports OMP_NUM_THREADS=1, which would leave all cores but one idle.
             cores = len(os.sched_getaffinity(0))
             torch.set_num_threads(max(1, cores // self.launched.local_size))
+            keep_memory(any_size=True)
 
     @property
     def kind(self) -> str:
@@ -91,8 +94,9 @@ class Backend:
     def is_main(self) -> bool:
         return self.accelerator.is_main_process
 
-    def prepare(self, network: nn.Module, steps: int) -> None:
+    def prepare(self, network: IntrinsicNet, steps: int) -> None:
         """Take a network, with its first weights or those of a checkpoint, for a run of `steps`."""
+        network.lay_out(layout_for_training())
         if self.kind in _SHARDS:
             # Parts are cut out of a weight as it lies in memory.
             network.to(memory_format=torch.contiguous_format)

@@ -43,13 +43,17 @@ class IntrinsicNet(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = SfsNet() if config.preset == "sfsnet" else UNet(config.width)
-        # Convolutions run about twice as fast on channels-last memory, on CPU and GPU alike.
-        self.backbone.to(memory_format=torch.channels_last)
+        self.lay_out(torch.channels_last)
 
     @property
     def size_multiple(self) -> int:
         """Height and width of an image must be multiples of this many pixels."""
         return self.backbone.size_multiple
+
+    def lay_out(self, memory_format: torch.memory_format) -> None:
+        """How weights and activations lie in memory; see relightx.backend.layout_for_training."""
+        self.memory_format = memory_format
+        self.backbone.to(memory_format=memory_format)
 
     def forward(self, image: Float[Tensor, "batch lights 3 height width"]) -> Decomposition:
         """Decompose linear images. Raises ValueError for a size the network cannot halve."""
@@ -60,7 +64,7 @@ class IntrinsicNet(nn.Module):
                 f" {self.size_multiple}"
             )
         stacked = linear_to_srgb(image.reshape(batch * lights, 3, height, width))
-        albedo, normal, sh = self.backbone(stacked.contiguous(memory_format=torch.channels_last))
+        albedo, normal, sh = self.backbone(stacked.contiguous(memory_format=self.memory_format))
         # Unit length and light are kept in float32: their rounding would show as shading.
         normal = nn.functional.normalize(normal.float(), dim=1, eps=1e-6)
         return Decomposition(

@@ -82,7 +82,9 @@ class UNet(nn.Module):
     def forward(
         self, image: Float[Tensor, "n 3 h w"]
     ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 9"]]:
-        patches = self.unshuffle(image).contiguous(memory_format=torch.channels_last)
+        is_last = image.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_last else torch.contiguous_format
+        patches = self.unshuffle(image).contiguous(memory_format=layout)
         features, skips = patches, []
         for level, encoder in enumerate(self.encoders):
             features = encoder(self.pool(features) if level else features)

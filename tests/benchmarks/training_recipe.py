@@ -5,8 +5,8 @@
 Both train the same network, SfSNet's, on the same noise. The recipe is what the public PyTorch
 re-implementations write: float32 in rows of planes, one forward pass for each image of a pair,
 shading from nine planes made one by one, Adam as torch makes it, and every loss read back for the
-log at every step. Ours: the step of relightx.train: lights stacked into one pass, channels-last,
-autocast where it pays, fused AdamW, clipping and averaging, losses read back at reports only.
+log at every step. Ours: the step of relightx.train: lights stacked into one pass, memory laid out
+and autocast as they pay here, fused AdamW, clipping and averaging, losses read back at reports.
 Rounds are interleaved; medians, and the ratio of each round's pair.
 """
 
@@ -20,11 +20,12 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from relightx.backend import choose_precision
+from relightx.backend import choose_precision, layout_for_training
 from relightx.batch import Batch
 from relightx.benchtrain import noise_batch, timed
 from relightx.color import linear_to_srgb
 from relightx.config import parse_config
+from relightx.data.workers import keep_memory
 from relightx.losses import LossWeights, total_loss
 from relightx.model import IntrinsicNet, ModelConfig
 from relightx.optim import MovingAverage, OptimConfig, build_optimizer
@@ -32,6 +33,7 @@ from relightx.optim import MovingAverage, OptimConfig, build_optimizer
 
 def ours(network: IntrinsicNet, batch: Batch) -> Callable[[], None]:
     """The project's step."""
+    network.lay_out(layout_for_training())
     optimizer = build_optimizer(network, OptimConfig())
     average = MovingAverage(network.state_dict(), 0.999)
     device = batch.image.device.type
@@ -117,6 +119,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        keep_memory(any_size=True)  # for both
     config = parse_config([f"--data.image_size={options.size}"])
     batch = send_to_device(noise_batch(config, options.images // 2), device)
     network = IntrinsicNet(ModelConfig("sfsnet")).to(device).train()
