@@ -6,6 +6,7 @@ is no GPU, and what is tested should be what runs.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -106,6 +107,7 @@ class Backend:
         if self.kind == "fsdp2":
             self._shard(network)
         if self.run.compile:
+            _check_compiler()
             network.backbone.compile()
         self.network = network
         plain = build_optimizer(network, self.optim)
@@ -190,6 +192,16 @@ def _check_devices(launched: Launched, device: str) -> None:
         raise ValueError(
             f"{launched.local_size} processes were launched on this node, it has {count} GPU(s):"
             f" give --num_processes {count} for each node"
+        )
+
+
+def _check_compiler() -> None:
+    """Raise ValueError where torch.compile would fail minutes later, in the first step."""
+    names = [os.environ.get(name) for name in ("CXX", "CC")] + ["g++", "gcc", "clang++", "clang"]
+    if not any(name and shutil.which(name) for name in names):
+        raise ValueError(
+            "run.compile is true, and there is no C++ compiler here (g++ or clang++ on the PATH, or"
+            " CXX): install one (Debian: apt-get install g++), or leave run.compile false"
         )
 
 
