@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("color", "codec", "metatext", "sh", "stage", "storage"),
     ("batch", "sample", "index"),
-    ("picture",),
+    ("picture", "boards"),
     ("environment", "data", "model", "losses", "metrics", "optim", "face", "tracking"),
     ("light", "confidence"),
     ("baselines", "checkpoint", "meter", "panels", "backend"),

@@ -58,6 +58,11 @@ SMALLER = {
     "relightx relight": "",
     "python tests/benchmarks/rendering.py": "--heads 4",
     "python tests/benchmarks/training.py": "--images 2 --size 32 --steps 1 --matrix 64",
+    "python tests/benchmarks/training_recipe.py": "--size 32 --rounds 1",
+    "python tests/benchmarks/training_processes.py": "--size 32 --portraits 1 --steps 1 --rounds 1",
+    "python tests/benchmarks/checkpointing.py": "--width 8 --size 32 --rounds 1 --every 4",
+    "python tests/benchmarks/training_gpu.py": "--size 32 --portraits 2 --steps 1"
+    " --precision float32 --presets unet:8",
     "python tests/benchmarks/photometric_stereo.py": "",
     "python tests/benchmarks/shard_building.py --memory": "--memory 20 40",
     "python tests/benchmarks/shard_building.py": "--groups 12 --size 32 --repeats 1",

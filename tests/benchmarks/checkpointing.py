@@ -2,8 +2,9 @@
 
     python tests/benchmarks/checkpointing.py [--width 56] [--rounds 3]
 
-Trains in turn with a checkpoint every 100 steps and with none, on noise pictures so small that a
-step is short (which makes a checkpoint's share large), with a state of about 100 MB at width 56.
+Trains in turn with a checkpoint every 100 steps and with one at the end, on noise pictures so small
+that a step is short (which makes a checkpoint's share large), with a state of about 100 MB at
+width 56.
 Prints the share of the time that training itself waits (save_wait of the log), the rate with and
 without, for the thread that writes uses a core too, and the seconds from the launch of a resumed
 run, Python's start included, to its first step in the log.
@@ -25,8 +26,6 @@ from relightx.sample import Portrait, Provenance
 from relightx.tracking import read_log
 from shards.write import write_split
 
-EVERY, STEPS = 100, 300
-
 
 def noise_shards(directory: Path, size: int) -> Path:
     """A split of 16 portraits under two lights."""
@@ -44,9 +43,9 @@ def noise_shards(directory: Path, size: int) -> Path:
 def command(run: Path, shards: Path, options: argparse.Namespace, **changed: object) -> list[str]:
     values = {
         "run.dir": run,
-        "run.steps": STEPS,
-        "run.log_every": EVERY,
-        "run.checkpoint_every": EVERY,
+        "run.steps": 3 * options.every,
+        "run.log_every": options.every,
+        "run.checkpoint_every": options.every,
         "run.keep_checkpoints": 2,
         "run.boards": "[]",
         "data.train": f"[{shards}]",
@@ -84,7 +83,7 @@ def resumed_s(run: Path, shards: Path, options: argparse.Namespace) -> float:
     program = subprocess.Popen(
         command(run, shards, options, **changed), stderr=subprocess.DEVNULL, text=True
     )
-    wanted = STEPS - EVERY + 1  # the log beyond the checkpoint is cut when the run goes on
+    wanted = 2 * options.every + 1  # the log beyond the checkpoint is cut when the run goes on
     while all(record["step"] != wanted for record in read_log(run / "metrics.jsonl")):
         if program.poll() is not None:
             sys.exit("the resumed run failed")
@@ -100,6 +99,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=56, help="of the unet")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--every", type=int, default=100, help="steps between two checkpoints")
     options = parser.parse_args()
     waits, ratios, steps, starts = [], [], [], []
     with tempfile.TemporaryDirectory() as place:
@@ -107,7 +107,7 @@ def main() -> None:
         for number in range(options.rounds):
             saving, silent = Path(place) / f"saving{number}", Path(place) / f"silent{number}"
             with_saves = trained(saving, shards, options)
-            without = trained(silent, shards, options, run__checkpoint_every=10 * STEPS)
+            without = trained(silent, shards, options, run__checkpoint_every=10**6)
             waits.append(statistics.mean(record["save_wait"] for record in with_saves))
             rates = [
                 statistics.mean(record["images_per_s"] for record in records)
@@ -119,7 +119,7 @@ def main() -> None:
             newest = max((saving / "checkpoints").glob("step-*"))
         record = json.loads((newest / "checkpoint.json").read_text())
         size = sum(bytes_ for bytes_, _ in record["files"].values())
-    print(f"a state of {size / 1e6:.0f} MB, a checkpoint every {EVERY} steps of", end=" ")
+    print(f"a state of {size / 1e6:.0f} MB, a checkpoint every {options.every} steps of", end=" ")
     print(f"{statistics.median(steps):.3f} s; medians of {options.rounds} rounds")
     print(f"training waits for saving {statistics.median(waits):.2%} of its time")
     print(f"rate with checkpoints, of the rate without {statistics.median(ratios):.3f}", end=" ")
