@@ -7,7 +7,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$root/launch/install.sh" synthetic,ray,deepspeed,boards,test
+bash "$root/launch/install.sh" synthetic,ray,sweep,deepspeed,boards,test
 cd "$root"
 PATH=$root/.venv/bin:$PATH
 

@@ -27,6 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
         from relightx.benchtrain import main as bench_train
 
         return bench_train(arguments[1:], prog=f"{PROG} bench-train")
+    if arguments[:1] in (["sweep"], ["sweep-report"], ["sweep-best"]):
+        from relightx.sweep import commands as sweep
+
+        own = {"sweep": sweep.sweep_main, "sweep-report": sweep.report_main}
+        return own.get(arguments[0], sweep.best_main)(arguments[1:], f"{PROG} {arguments[0]}")
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -76,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_pseudolabel(commands)
     _add_report(commands)
     _add_runs(commands)
+    sweeps = {
+        "sweep": "train many times, with other losses, labels or data, and compare (Ray Tune)",
+        "sweep-report": "what a sweep has found: one HTML file and a CSV file",
+        "sweep-best": "the training of a sweep's best trial, as a file of relightx train",
+    }
+    for name, summary in sweeps.items():
+        _add(commands, name, _never, summary, f"See relightx {name} --help.")
     return parser
 
 

@@ -42,6 +42,8 @@ class RunConfig:
     """auto: bf16 autocast on GPUs and CPUs with matrix units for it, else float32."""
     device: Literal["auto", "gpu", "cpu"] = "auto"
     """auto: the GPU if there is one; that several processes train without one has to be said."""
+    threads: int = 0
+    """CPU threads of a training process; 0: the cores it may use, shared by those of the node."""
     compile: bool = False
     """Have torch.compile make the network faster; the first steps take minutes."""
     recompute_activations: bool = False
@@ -74,6 +76,8 @@ class RunConfig:
         for name in ("steps", "accumulation", "log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; 1 or more needed")
+        if self.threads < 0:
+            raise ValueError(f"run.threads is {self.threads}; 0 or more needed")
         if not self.hang_s >= 0:
             raise ValueError(f"run.hang_s is {self.hang_s}; 0 or more seconds needed")
         if self.validate_every < 0 or self.validate_lights < 1:

@@ -23,7 +23,7 @@ LAYERS = (
     ("evaluate", "portrait", "benchdata", "benchtrain"),
     ("validation",),
     ("train", "pictures", "gallery", "labelfiles"),
-    ("report", "pseudolabel", "runs"),
+    ("report", "pseudolabel", "runs", "sweep"),
     ("quickstart",),
     ("cli",),
     ("__main__",),

@@ -45,6 +45,8 @@ class Wishes(Protocol):
     @property
     def device(self) -> str: ...
     @property
+    def threads(self) -> int: ...
+    @property
     def accumulation(self) -> int: ...
     @property
     def compile(self) -> bool: ...
@@ -84,7 +86,7 @@ class Backend:
         if self.accelerator.device.type == "cpu":
             # The launcher exports OMP_NUM_THREADS=1, which would leave all cores but one idle.
             cores = len(os.sched_getaffinity(0))
-            torch.set_num_threads(max(1, cores // self.launched.local_size))
+            torch.set_num_threads(run.threads or max(1, cores // self.launched.local_size))
             keep_memory(any_size=True)
 
     @property

@@ -1,0 +1,1 @@
+"""Sweeps: the same training with other loss weights, less supervision, other data, compared."""

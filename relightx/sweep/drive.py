@@ -1,0 +1,266 @@
+"""Ray Tune decides which trial runs when, where, and how long; this is how it is asked to.
+
+Whether a trial is done is not Tune's to know but stands in its `trial.json`: a sweep that goes on
+after anything, a killed driver too, gives Tune the points that have none. So nothing finished is
+repeated, and what Tune kept of the first time is not needed (its restore has lost trials before).
+"""
+
+import math
+import os
+import socket
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from relightx.metrics import METRICS
+from relightx.storage import LocalFolder
+from relightx.sweep.plan import SEED, Axis, Plan, first_point, trial_name
+from relightx.sweep.trial import (
+    EARLY,
+    FINISHED,
+    Place,
+    read_record,
+    run_trial,
+    write_record,
+)
+
+_ANSWER_S = 10
+_RETRIES = 3
+_PAUSE_S = 5
+
+
+def drive(plan: Plan, place: Place, address: str | None = None) -> bool:
+    """Run what is missing of a sweep; whether all of it is done now.
+
+    Raises ValueError for more CPUs or GPUs than there are, OSError for a cluster or a place that
+    cannot be reached.
+    """
+    done = finished_points(plan, place)
+    points = [point for point in _all_points(plan) if trial_name(point) not in done]
+    missing = plan.trials - len(done) if plan.search == "optuna" else len(points)
+    if missing <= 0:
+        return True
+    _connect(address)
+    try:
+        slots = _slots(plan)
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(_trial, plan=plan, place=place), _resources(plan)
+            ),
+            param_space=None if plan.search == "optuna" else {"point": tune.grid_search(points)},
+            tune_config=tune.TuneConfig(
+                num_samples=missing if plan.search == "optuna" else 1,
+                search_alg=_search(plan, done),
+                scheduler=_scheduler(plan),
+                max_concurrent_trials=slots,
+                trial_dirname_creator=_trial_text,
+                trial_name_creator=_trial_text,
+            ),
+            run_config=_run_config(plan, place),
+        )
+        tuner.fit()
+    finally:
+        ray.shutdown()
+    found = finished_points(plan, place)
+    wanted = plan.trials if plan.search == "optuna" else len(points) + len(done)
+    return len(found) >= wanted
+
+
+def finished_points(plan: Plan, place: Place) -> dict[str, dict[str, Any]]:
+    """The records of the trials that have ended, by name."""
+    names = {name.split("/")[0] for name in place.folder.child("trials").names()}
+    records = {name: read_record(place.trial(name)) for name in sorted(names)}
+    return {name: record for name, record in records.items() if record is not None}
+
+
+def _all_points(plan: Plan) -> list[dict[str, Any]]:
+    return [] if plan.search == "optuna" else list(plan.points())
+
+
+def _trial(config: dict[str, Any], plan: Plan, place: Place) -> None:
+    """What Tune runs on a node."""
+    point = config.get("point") or {**config, SEED: plan.seeds[0]}
+    reported = False
+
+    def report(values: dict[str, float]) -> None:
+        nonlocal reported
+        missing = {name: _worst(name) for name in plan.objectives if name not in values}
+        tune.report({**values, **missing})
+        reported = True
+
+    record = run_trial(plan, point, place, report)
+    if record["state"] != FINISHED or not reported:
+        best = record["best"] or {}
+        bad = record["state"] != FINISHED
+        values = {n: _worst(n) if bad else best.get(n, _worst(n)) for n in plan.objectives}
+        report({**values, "validation": best.get("validation", 0), "step": best.get("step", 0)})
+
+
+def _worst(metric: str) -> float:
+    return -math.inf if METRICS[metric].higher_is_better else math.inf
+
+
+class _Ends(tune.Callback):
+    """Notes the trials that Tune ended before they had a record of their own."""
+
+    def __init__(self, plan: Plan, place: Place) -> None:
+        self.plan, self.place = plan, place
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+        config = trial.config
+        point = config.get("point") or {**config, SEED: self.plan.seeds[0]}
+        folder = self.place.trial(trial_name(point))
+        if read_record(folder) is None and self.plan.early is not None:
+            values = trial.last_result
+            best = {k: v for k, v in values.items() if k in METRICS or k in ("step", "validation")}
+            write_record(
+                folder,
+                name=trial_name(point),
+                point=point,
+                state=EARLY,
+                reason=f"worse than others after {values.get('validation')} validations",
+                seconds=values.get("time_total_s", 0.0),
+                best=best,
+                test=[],
+            )
+
+
+def _search(plan: Plan, done: dict[str, dict[str, Any]]) -> Searcher | SearchAlgorithm:
+    if plan.search != "optuna":
+        return BasicVariantGenerator()
+    known = [record for record in done.values() if record["state"] == FINISHED and record["best"]]
+    values = [[record["best"].get(n, _worst(n)) for n in plan.objectives] for record in known]
+    return OptunaSearch(
+        space={axis.name: _domain(axis) for axis in plan.axes},
+        metric=plan.objectives if len(plan.objectives) > 1 else plan.objectives[0],
+        mode=_modes(plan) if len(plan.objectives) > 1 else _modes(plan)[0],
+        points_to_evaluate=[{a.name: r["point"][a.name] for a in plan.axes} for r in known] or None,
+        evaluated_rewards=[v if len(v) > 1 else v[0] for v in values] or None,
+        seed=len(done),
+    )
+
+
+def _domain(axis: Axis) -> Any:
+    if axis.draw == "uniform":
+        return tune.uniform(*axis.bounds)
+    if axis.draw == "log_uniform":
+        return tune.loguniform(*axis.bounds)
+    return tune.choice(list(axis.choices))
+
+
+def _modes(plan: Plan) -> list[str]:
+    return ["max" if METRICS[n].higher_is_better else "min" for n in plan.objectives]
+
+
+def _scheduler(plan: Plan) -> TrialScheduler:
+    early = plan.asha
+    if early is None:
+        return FIFOScheduler()
+    run = plan.config_of(first_point(plan)).run
+    return ASHAScheduler(
+        time_attr="validation",
+        metric=plan.objectives[0],
+        mode=_modes(plan)[0],
+        max_t=max(early.grace + 1, math.ceil(run.steps / run.validate_every)),
+        grace_period=early.grace,
+        reduction_factor=early.reduction,
+    )
+
+
+def _run_config(plan: Plan, place: Place) -> tune.RunConfig:
+    columns = {
+        f"point/{axis.name}" if plan.search != "optuna" else axis.name: axis.name
+        for axis in plan.axes
+    }
+    if len(plan.seeds) > 1:
+        columns[f"point/{SEED}"] = SEED
+    reporter = tune.CLIReporter(
+        parameter_columns=columns,
+        metric_columns={
+            **{name: name for name in plan.objectives},
+            "step": "step",
+            "time_total_s": "seconds",
+        },
+        max_report_frequency=15,
+        max_progress_rows=30,
+        sort_by_metric=False,
+        metric=plan.objectives[0],
+        mode=_modes(plan)[0],
+    )
+    path, system = _tune_storage(place)
+    return tune.RunConfig(
+        name="ray",
+        storage_path=path,
+        storage_filesystem=system,
+        callbacks=[_Ends(plan, place)],
+        failure_config=tune.FailureConfig(max_failures=_RETRIES),
+        progress_reporter=reporter,
+        verbose=1,
+    )
+
+
+def _tune_storage(place: Place) -> tuple[str, Any]:
+    if isinstance(place.folder, LocalFolder):
+        return place.out, None
+    from pyarrow.fs import S3FileSystem
+
+    address = place.s3.endpoint_url
+    return place.out.removeprefix("s3://"), S3FileSystem(
+        endpoint_override=address and address.split("://")[-1],
+        scheme=address.split("://")[0] if address else None,
+        region=place.s3.region,
+        anonymous=place.s3.unsigned,
+    )
+
+
+def _trial_text(trial: Any) -> str:
+    return trial_name(trial.config["point"]) if "point" in trial.config else trial.trial_id
+
+
+def _resources(plan: Plan) -> dict[str, float]:
+    return {"CPU": plan.cpus * plan.processes, "GPU": plan.gpus * plan.processes}
+
+
+def _slots(plan: Plan) -> int:
+    """How many trials fit the cluster at a time. Raises ValueError when none does."""
+    cluster = ray.cluster_resources()
+    fits = []
+    for name, asked in _resources(plan).items():
+        nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
+        held = max((resources.get(name, 0.0) for resources in nodes), default=0.0)
+        if asked > held:
+            raise ValueError(
+                f"a trial asks for {asked:g} {name}s, the largest node has {held:g}: lower"
+                f" processes, {name.lower()}s, or use another cluster"
+            )
+        if asked:
+            fits.append(int(cluster.get(name, 0.0) / asked + 1e-9))
+    return max(1, min(fits))
+
+
+def _connect(address: str | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # "local" and not None: that would join whatever cluster was last started here, also a dead one.
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    host, colon, port = address.rpartition(":")
+    own = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+    try:
+        if colon and port.isdigit() and "://" not in address:
+            socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="warning",
+            **(own if address == "local" else {}),
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise OSError(
+            f"Ray cluster {address}: cannot be joined: {first}. Start one with ray start --head, or"
+            " leave --address out to use this machine alone"
+        ) from None
