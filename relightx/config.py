@@ -102,6 +102,8 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = str(ex or message).strip()
+        if not self.exit_on_error:
+            raise ValueError(text)
         self.exit(2, f"{self.prog}: error: {text}\n")
 
 

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -84,7 +84,8 @@ class Plan:
     space: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0])
     objectives: list[str] = field(default_factory=lambda: ["normal_error_deg"])
-    search: Literal["grid", "random", "optuna"] = "grid"
+    search: str = "grid"
+    """grid: every combination; random; optuna: learns from the trials that have ended."""
     trials: int = 0
     """Points that random and optuna draw; a grid has its own number."""
     early: dict[str, Any] | None = None
@@ -123,6 +124,7 @@ class Plan:
         for name in self.objectives or [""]:
             if name not in METRICS:
                 raise ValueError(f"objectives name {name!r}{_near(name, METRICS)}")
+        _ = self.asha
         self._check_axes()
 
     @property

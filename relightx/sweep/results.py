@@ -28,11 +28,11 @@ class Trial:
     state: str
     reason: str
     seconds: float
-    best: dict[str, float]
+    best: dict[str, float | int]
     test: dict[str, float]
 
     @property
-    def scores(self) -> dict[str, float]:
+    def scores(self) -> dict[str, float | int]:
         """What it is compared by: unseen people where they were measured, else validation."""
         return self.test or self.best
 

@@ -90,7 +90,7 @@ def write_record(folder: Folder, **values: Any) -> dict[str, Any]:
 
 
 def run_trial(
-    plan: Plan, point: dict[str, Any], place: Place, report: Callable[[dict[str, float]], None]
+    plan: Plan, point: dict[str, Any], place: Place, report: Callable[[dict[str, float | int]], None]
 ) -> dict[str, Any]:
     """Train a point to its end, or find that it has been; the record of it.
 
@@ -133,7 +133,7 @@ def run_trial(
     )
 
 
-def validations(run: Path) -> list[dict[str, float]]:
+def validations(run: Path) -> list[dict[str, float | int]]:
     """Each validation of a run's log, by the metrics' names, with its step and its number."""
     if not (run / LOG_NAME).exists():
         return []
@@ -148,7 +148,7 @@ def validations(run: Path) -> list[dict[str, float]]:
     ]
 
 
-def _train(plan: Plan, run: Path, place: Place, report: Callable[[dict[str, float]], None]) -> int:
+def _train(plan: Plan, run: Path, place: Place, report: Callable[[dict[str, float | int]], None]) -> int:
     """Run the training to its end; its exit status."""
     told = 0
     program = _started(_command(plan, run), run, place.directory)
@@ -249,9 +249,9 @@ def _last_words(output: Path) -> str:
     return (telling or lines or [""])[-1][:500]
 
 
-def _best(run: Path, objective: str) -> dict[str, float] | None:
+def _best(run: Path, objective: str) -> dict[str, float | int] | None:
     """The validation with the best objective."""
-    best: dict[str, float] | None = None
+    best: dict[str, float | int] | None = None
     for values in validations(run):
         value = values.get(objective, math.nan)
         if METRICS[objective].improves(value, best and best[objective]):
@@ -269,7 +269,7 @@ def _measure(splits: list[str], run: Path, directory: str, lights: int) -> None:
             subprocess.run(command, cwd=directory, stdout=output, stderr=output, check=True)
 
 
-def _measured(run: Path) -> list[dict[str, float]]:
+def _measured(run: Path) -> list[dict[str, float | int]]:
     """Means of the metrics on each split of `test`."""
     found = []
     for file in sorted(run.glob("test-*.json")):

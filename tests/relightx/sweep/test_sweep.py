@@ -1,0 +1,223 @@
+"""A sweep on a real Ray: the trainings are those made by hand, and it survives what is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from processes import curves, trained
+
+from relightx.storage import S3Options
+from relightx.sweep.begin import go_on
+from relightx.sweep.results import read_results
+from relightx.tracking import read_log
+
+
+@pytest.fixture
+def write(tiny_shards, tmp_path):
+    """write(**changed): the file of a sweep of tiny trainings."""
+    base = {
+        "run": {"steps": 8, "log_every": 2, "validate_every": 4, "checkpoint_every": 4},
+        "data": {
+            "train": [f"{tiny_shards}/train"],
+            "val": [f"{tiny_shards}/val"],
+            "image_size": 32,
+            "batch_size": 4,
+            "num_workers": 0,
+        },
+        "model": {"preset": "unet", "width": 8},
+    }
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+
+    def write(**changed: object) -> Path:
+        values = {"train": ["base.yaml"], "space": {"loss.cross_relighting": [0, 1]}} | changed
+        file = tmp_path / "sweep.yaml"
+        file.write_text(yaml.safe_dump(values, sort_keys=False))
+        return file
+
+    return write
+
+
+def sweep(*arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "relightx", "sweep", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(program: subprocess.Popen, seconds: float = 300) -> str:
+    """What a sweep that did all its trials printed."""
+    try:
+        said, _ = program.communicate(timeout=seconds)
+    finally:
+        program.kill()
+    assert program.returncode == 0, said
+    return said
+
+
+def records(out: Path) -> dict[str, dict]:
+    return {
+        file.parent.name: json.loads(file.read_text()) for file in out.glob("trials/*/trial.json")
+    }
+
+
+def steps(run: Path) -> int:
+    log = run / "metrics.jsonl"
+    return max((r["step"] for r in read_log(log)), default=0) if log.exists() else 0
+
+
+def wait_until(is_so, program: subprocess.Popen, seconds: float = 120):
+    """What it gives, once that is something; AssertionError when the program ends before."""
+    until = time.monotonic() + seconds
+    while not (found := is_so()):
+        assert program.poll() is None, program.stdout.read()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found
+
+
+def trainings(out: Path) -> dict[int, str]:
+    """Processes that train a trial of this sweep, with the trial's name."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        asked = [word for word in words if word.startswith(f"{out}/trials/")]
+        if "relightx.train" in words and asked:
+            found[int(entry.name)] = Path(asked[0]).parent.name
+    return found
+
+
+def parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_trials_are_the_trainings_made_by_hand_and_a_bad_one_is_noted(write, tmp_path, tiny_shards):
+    space = {
+        "data.supervision.normal": [0, 1],
+        "speed": {"right": {}, "mad": {"optim.learning_rate": 1e30}},
+    }
+    out = tmp_path / "out"
+    said = ended(sweep("--config", write(space=space, test=[f"{tiny_shards}/test"]), "--out", out))
+    found = records(out)
+    states = {
+        (r["point"]["data.supervision.normal"], r["point"]["speed"]): r["state"]
+        for r in found.values()
+    }
+    assert states == {
+        ("0", "right"): "finished",
+        ("1", "right"): "finished",
+        ("0", "mad"): "diverged",
+        ("1", "mad"): "diverged",
+    }
+    assert "all trials are done" in said and "loss not finite" in str(found)
+    right = next(name for name, r in found.items() if r["state"] == "finished")
+    asked = out / "trials" / right / "asked.yaml"
+    by_hand = tmp_path / "by_hand"
+    trained("single", ["--config", str(asked), f"--run.dir={by_hand}", "--run.device=cpu"])
+    assert curves(by_hand) == curves(out / "trials" / right)
+    last = max(step for step, name in curves(by_hand) if name == "val/normal_error_deg")
+    assert found[right]["best"]["normal_error_deg"] <= curves(by_hand)[last, "val/normal_error_deg"]
+    assert found[right]["test"][0]["normal_error_deg"] > 0
+    plan, place = go_on(str(out), S3Options())
+    assert [t.point["speed"] for t in read_results(plan, place)] == ["right", "mad"] * 2
+
+
+def test_whatever_is_killed_only_what_is_missing_is_done_again(write, tmp_path):
+    space = {"loss.cross_relighting": [0, 0.5, 1, 2]}
+    file = write(space=space, set={"run.steps": 120, "run.checkpoint_every": 5, "run.log_every": 1})
+    out = tmp_path / "out"
+
+    # Ctrl-C, when the first trials have made some steps.
+    program = sweep("--config", file, "--out", out)
+    wait_until(lambda: [run for run in out.glob("trials/*") if steps(run) > 10], program)
+    program.send_signal(signal.SIGINT)
+    said, _ = program.communicate(timeout=120)
+    assert program.returncode == 3, said
+    assert f"go on with relightx sweep --resume {out}" in said
+    wait_until_gone(out)
+    assert not records(out)
+    begun = {run.name: steps(run) for run in out.glob("trials/*")}
+
+    # The driver is killed, when one trial is done.
+    program = sweep("--resume", out)
+    wait_until(lambda: records(out), program, 240)
+    program.kill()
+    program.communicate()
+    wait_until_gone(out)
+    kept = {name: (out / "trials" / name / "trial.json").stat().st_mtime for name in records(out)}
+    assert 1 <= len(kept) < 4
+
+    # A worker of Ray's is killed, then a training.
+    program = sweep("--resume", out)
+    process = wait_until(lambda: next(iter(trainings(out)), None), program)
+    os.kill(parent(process), signal.SIGKILL)
+    process = wait_until(lambda: next(iter(trainings(out).keys() - {process}), None), program)
+    os.kill(process, signal.SIGKILL)
+    said = ended(program)
+    found = records(out)
+    assert {r["state"] for r in found.values()} == {"finished"} and len(found) == 4, said
+    for name, time_written in kept.items():
+        assert (out / "trials" / name / "trial.json").stat().st_mtime == time_written
+    for name in begun:  # it went on, it did not begin anew
+        text = (out / "trials" / name / "training.log").read_text()
+        assert any(f": step {step} to 120" in text for step in range(5, 120)), text
+    assert "all trials are done" in ended(sweep("--resume", out))
+
+
+def wait_until_gone(out: Path, seconds: float = 60) -> None:
+    """Until no training of a sweep that was stopped is left."""
+    until = time.monotonic() + seconds
+    while trainings(out):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"gpus": 1}, "a trial asks for 1 GPUs, the largest node has 0"),
+        ({"cpus": 500}, "a trial asks for 500 CPUs"),
+        ({"set": {"data.train": ["/nowhere"]}}, "/nowhere"),
+        ({"test": ["/nowhere"]}, "/nowhere"),
+    ],
+)
+def test_what_cannot_run_is_said_before_any_trial(write, tmp_path, changed, message):
+    program = sweep("--config", write(**changed), "--out", tmp_path / "out")
+    said, _ = program.communicate(timeout=120)
+    assert program.returncode == 2 and message in said and "Traceback" not in said
+    assert not (tmp_path / "out" / "trials").exists()
+
+
+def test_places_and_requests_that_are_wrong_are_refused(write, tmp_path, capsys):
+    from relightx.cli import main
+
+    file = str(write())
+    (tmp_path / "file").write_text("")
+    (tmp_path / "used" / "a").mkdir(parents=True)
+    (tmp_path / "used" / "a" / "b").write_text("")
+    for arguments, message in [
+        (["--config", file, "--out", str(tmp_path / "file" / "x")], str(tmp_path / "file")),
+        (["--config", file, "--out", str(tmp_path / "used")], "is already used"),
+        (["--resume", str(tmp_path / "nowhere")], "no sweep here"),
+        (["--config", str(tmp_path / "none.yaml"), "--out", "x"], "no such file"),
+    ]:
+        assert main(["sweep", *arguments]) == 2
+        assert message in capsys.readouterr().err
+    for arguments in (["--config", file], ["--resume", "x", "--out", "y"], []):
+        with pytest.raises(SystemExit) as error:
+            main(["sweep", *arguments])
+        assert error.value.code == 2
+    for command in (["sweep-report"], ["sweep-best", "--out", "b.yaml"]):
+        assert main([*command, str(tmp_path / "nowhere")]) == 2
