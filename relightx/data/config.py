@@ -69,6 +69,12 @@ class DataConfig:
             raise ValueError(f"data.cache_gb is {self.cache_gb}; more than 0 needed")
         if not 0 <= self.max_skipped < 1:
             raise ValueError(f"data.max_skipped is {self.max_skipped}; a share below 1 needed")
+        for split in self.supervision.unlabelled:
+            if split not in self.train:
+                raise ValueError(
+                    f"data.supervision.unlabelled names {split!r}, which data.train does not list:"
+                    f" {self.train}"
+                )
         if self.weights and len(self.weights) != len(self.train):
             raise ValueError(
                 f"data.weights has {len(self.weights)} numbers, data.train {len(self.train)} splits"

@@ -59,7 +59,9 @@ class TrainingPortraits(Dataset):
     def __init__(self, indexes: Sequence[Index], reader: ShardReader, config: DataConfig) -> None:
         self.reader, self.config = reader, config
         self._subject_of = [index.subject_of for index in indexes]
-        self._keeps = [_kept(index, config) for index in indexes]
+        splits = config.train or [""] * len(indexes)
+        kept = zip(indexes, splits, strict=True)
+        self._keeps = [_kept(index, split, config) for index, split in kept]
         self._first = np.cumsum([0, *(index.num_groups for index in indexes)])
         self._memory = _Memory(config.memory_cache_mb << 20)
         self._refuse_few_lights(indexes)
@@ -206,12 +208,13 @@ class _Memory:
             self._bytes -= self._held.popitem(last=False)[1].bytes
 
 
-def _kept(index: Index, config: DataConfig) -> np.ndarray:
+def _kept(index: Index, split: str, config: DataConfig) -> np.ndarray:
     """For albedo, normals and light, which subjects keep it: bool, 3 x subjects."""
     share = config.supervision
+    used = 0.0 if split in share.unlabelled else 1.0
     return np.stack(
         [
-            labelled_subjects(index.subject_digest, fraction, share.seed)
+            labelled_subjects(index.subject_digest, used * fraction, share.seed)
             for fraction in (share.albedo, share.normal, share.light)
         ]
     )

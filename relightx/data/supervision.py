@@ -7,7 +7,7 @@ it. The index holds the digests, so ten million subjects are ranked in a second.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, UInt64
@@ -25,6 +25,8 @@ class SupervisionConfig:
     """Share of subjects with light labels."""
     seed: int = 0
     """Another seed ranks the subjects another way."""
+    unlabelled: list[str] = field(default_factory=list)
+    """Splits of data.train of which no label is used, whatever the shares."""
 
     def __post_init__(self) -> None:
         for name in ("albedo", "normal", "light"):

@@ -138,6 +138,19 @@ def test_labels_are_kept_by_the_chosen_subjects_only(config, tiny_shards):
     assert labelled_subjects(digests, 0.25, 0).sum() == 3
 
 
+def test_a_split_may_be_used_without_its_labels(config, tiny_shards):
+    """The mixture setting: rendered heads with labels, photographs as if they had none."""
+    splits = [str(tiny_shards / "train"), str(tiny_shards / "val")]
+    share = SupervisionConfig(albedo=0.5, unlabelled=splits[1:])
+    counts = np.zeros(3, int)
+    for batch in training_batches(replace(config, train=splits, supervision=share), 0, 15):
+        truth = batch.truth
+        counts += [int(has.sum()) for has in (truth.has_albedo, truth.has_normal, truth.has_light)]
+    assert counts.tolist() == [4 * 6, 4 * 12, 4 * 12]  # 60 portraits: four epochs of 12 and 3
+    with pytest.raises(ValueError, match="unlabelled names '/nowhere', which data.train does not"):
+        replace(config, supervision=SupervisionConfig(unlabelled=["/nowhere"]))
+
+
 def test_labels_that_a_portrait_has_not_are_zero_and_marked_so(make_portrait, tmp_path):
     balls = [make_portrait(f"k{number}", lights=2, seed=number) for number in range(4)]
     balls[1] = without_labels(balls[1], ("albedo", "light"))
