@@ -141,7 +141,7 @@ class TrainingBatches:
             "multiprocessing_context": "fork" if readers else None,
         }
 
-        told = Counter()
+        told = Counter({os.getpid(): retries_of_process()})  # before this loader
 
         def retries_since() -> int:
             """By this process since it was asked last."""

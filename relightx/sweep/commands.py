@@ -1,6 +1,8 @@
 """The commands `relightx sweep`, `sweep-report` and `sweep-best`."""
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,9 @@ def sweep_main(arguments: list[str], prog: str) -> int:
     )
     parser.add_argument(
         "--address", metavar="HOST:PORT", help="a Ray cluster (default: this machine alone)"
+    )
+    parser.add_argument(
+        "--nodes", type=int, default=1, metavar="N", help="wait until the cluster has so many"
     )
     _add_storage(parser)
     options = parser.parse_args(arguments)
@@ -57,9 +62,11 @@ def _sweep(options: argparse.Namespace) -> int:
     from relightx.sweep.baselines import measure_baselines
     from relightx.sweep.results import read_results, show_results
 
+    # What is asked to end has its trials save and stop, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     interrupted = False
     try:
-        is_done = drive(plan, place, options.address)
+        is_done = drive(plan, place, options.address, options.nodes)
         measure_baselines(plan, place)
     except KeyboardInterrupt:
         is_done, interrupted = False, True

@@ -8,6 +8,7 @@ repeated, and what Tune kept of the first time is not needed (its restore has lo
 import math
 import os
 import socket
+import time
 from typing import Any
 
 import ray
@@ -18,7 +19,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from relightx.metrics import METRICS
 from relightx.storage import LocalFolder
-from relightx.sweep.plan import SEED, Axis, Plan, first_point, trial_name
+from relightx.sweep.plan import SEED, Axis, Early, Plan, first_point, trial_name
 from relightx.sweep.trial import (
     EARLY,
     FINISHED,
@@ -29,12 +30,18 @@ from relightx.sweep.trial import (
 )
 
 _ANSWER_S = 10
+_NODES_S = 300.0
 _RETRIES = 3
-_PAUSE_S = 5
+_TIMES = ("step", "validation")
+STOP_FILE = "STOP"
+"""Beside the trials: asks the sweep to stop, as Ctrl-C does."""
 
 
-def drive(plan: Plan, place: Place, address: str | None = None) -> bool:
+def drive(plan: Plan, place: Place, address: str | None = None, nodes: int = 1) -> bool:
     """Run what is missing of a sweep; whether all of it is done now.
+
+    address: of a Ray cluster, this machine alone when None. nodes: the cluster is waited for until
+    it has so many.
 
     Raises ValueError for more CPUs or GPUs than there are, OSError for a cluster or a place that
     cannot be reached.
@@ -44,8 +51,10 @@ def drive(plan: Plan, place: Place, address: str | None = None) -> bool:
     missing = plan.trials - len(done) if plan.search == "optuna" else len(points)
     if missing <= 0:
         return True
+    place.folder.delete(STOP_FILE)
     _connect(address)
     try:
+        _await_nodes(nodes)
         slots = _slots(plan)
         tuner = tune.Tuner(
             tune.with_resources(
@@ -55,7 +64,7 @@ def drive(plan: Plan, place: Place, address: str | None = None) -> bool:
             tune_config=tune.TuneConfig(
                 num_samples=missing if plan.search == "optuna" else 1,
                 search_alg=_search(plan, done),
-                scheduler=_scheduler(plan),
+                scheduler=_scheduler(plan, place),
                 max_concurrent_trials=slots,
                 trial_dirname_creator=_trial_text,
                 trial_name_creator=_trial_text,
@@ -83,7 +92,7 @@ def _all_points(plan: Plan) -> list[dict[str, Any]]:
 
 def _trial(config: dict[str, Any], plan: Plan, place: Place) -> None:
     """What Tune runs on a node."""
-    point = config.get("point") or {**config, SEED: plan.seeds[0]}
+    point = _point(config, plan)
     reported = False
 
     def report(values: dict[str, float]) -> None:
@@ -100,33 +109,59 @@ def _trial(config: dict[str, Any], plan: Plan, place: Place) -> None:
         report({**values, "validation": best.get("validation", 0), "step": best.get("step", 0)})
 
 
+def _point(config: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """The point that Tune gives as it was given, or, where Optuna chose it, key by key."""
+    return config.get("point") or {**config, SEED: plan.seeds[0]}
+
+
 def _worst(metric: str) -> float:
     return -math.inf if METRICS[metric].higher_is_better else math.inf
 
 
-class _Ends(tune.Callback):
-    """Notes the trials that Tune ended before they had a record of their own."""
+class _Asha(ASHAScheduler):
+    """ASHA that notes whom it stops, and lets those come to their end who are nearly there."""
 
-    def __init__(self, plan: Plan, place: Place) -> None:
-        self.plan, self.place = plan, place
+    def __init__(self, plan: Plan, place: Place, early: Early, validations: int) -> None:
+        self.plan, self.place, self.validations = plan, place, validations
+        super().__init__(
+            time_attr="validation",
+            metric=plan.objectives[0],
+            mode=_modes(plan)[0],
+            max_t=max(early.grace + 1, validations),
+            grace_period=early.grace,
+            reduction_factor=early.reduction,
+        )
 
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        config = trial.config
-        point = config.get("point") or {**config, SEED: self.plan.seeds[0]}
-        folder = self.place.trial(trial_name(point))
-        if read_record(folder) is None and self.plan.early is not None:
-            values = trial.last_result
-            best = {k: v for k, v in values.items() if k in METRICS or k in ("step", "validation")}
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision = super().on_trial_result(controller, trial, result)
+        if result["validation"] >= self.validations:
+            return self.CONTINUE
+        if decision == self.STOP:
+            point = _point(trial.config, self.plan)
             write_record(
-                folder,
+                self.place.trial(trial_name(point)),
                 name=trial_name(point),
                 point=point,
                 state=EARLY,
-                reason=f"worse than others after {values.get('validation')} validations",
-                seconds=values.get("time_total_s", 0.0),
-                best=best,
+                reason=f"worse than others after {result['validation']} validations",
+                seconds=result["time_total_s"],
+                best={k: v for k, v in result.items() if k in METRICS or k in _TIMES},
                 test=[],
             )
+        return decision
+
+
+class _StopFile(tune.Stopper):
+    """Ends all trials, which save and can go on, when there is a file STOP beside them."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.place.folder.size(STOP_FILE) is not None
 
 
 def _search(plan: Plan, done: dict[str, dict[str, Any]]) -> Searcher | SearchAlgorithm:
@@ -156,19 +191,12 @@ def _modes(plan: Plan) -> list[str]:
     return ["max" if METRICS[n].higher_is_better else "min" for n in plan.objectives]
 
 
-def _scheduler(plan: Plan) -> TrialScheduler:
+def _scheduler(plan: Plan, place: Place) -> TrialScheduler:
     early = plan.asha
     if early is None:
         return FIFOScheduler()
     run = plan.config_of(first_point(plan)).run
-    return ASHAScheduler(
-        time_attr="validation",
-        metric=plan.objectives[0],
-        mode=_modes(plan)[0],
-        max_t=max(early.grace + 1, math.ceil(run.steps / run.validate_every)),
-        grace_period=early.grace,
-        reduction_factor=early.reduction,
-    )
+    return _Asha(plan, place, early, math.ceil(run.steps / run.validate_every))
 
 
 def _run_config(plan: Plan, place: Place) -> tune.RunConfig:
@@ -196,7 +224,7 @@ def _run_config(plan: Plan, place: Place) -> tune.RunConfig:
         name="ray",
         storage_path=path,
         storage_filesystem=system,
-        callbacks=[_Ends(plan, place)],
+        stop=_StopFile(place),
         failure_config=tune.FailureConfig(max_failures=_RETRIES),
         progress_reporter=reporter,
         verbose=1,
@@ -240,6 +268,17 @@ def _slots(plan: Plan) -> int:
         if asked:
             fits.append(int(cluster.get(name, 0.0) / asked + 1e-9))
     return max(1, min(fits))
+
+
+def _await_nodes(count: int) -> None:
+    until = time.monotonic() + _NODES_S
+    while (found := sum(node["Alive"] for node in ray.nodes())) < count:
+        if time.monotonic() > until:
+            raise OSError(
+                f"the Ray cluster has {found} of {count} nodes after {_NODES_S:.0f} s; look at the"
+                " output of ray start on the others"
+            )
+        time.sleep(0.5)
 
 
 def _connect(address: str | None) -> None:

@@ -90,7 +90,10 @@ def write_record(folder: Folder, **values: Any) -> dict[str, Any]:
 
 
 def run_trial(
-    plan: Plan, point: dict[str, Any], place: Place, report: Callable[[dict[str, float | int]], None]
+    plan: Plan,
+    point: dict[str, Any],
+    place: Place,
+    report: Callable[[dict[str, float | int]], None],
 ) -> dict[str, Any]:
     """Train a point to its end, or find that it has been; the record of it.
 
@@ -148,7 +151,9 @@ def validations(run: Path) -> list[dict[str, float | int]]:
     ]
 
 
-def _train(plan: Plan, run: Path, place: Place, report: Callable[[dict[str, float | int]], None]) -> int:
+def _train(
+    plan: Plan, run: Path, place: Place, report: Callable[[dict[str, float | int]], None]
+) -> int:
     """Run the training to its end; its exit status."""
     told = 0
     program = _started(_command(plan, run), run, place.directory)

@@ -147,7 +147,7 @@ def test_a_split_may_be_used_without_its_labels(config, tiny_shards):
         truth = batch.truth
         counts += [int(has.sum()) for has in (truth.has_albedo, truth.has_normal, truth.has_light)]
     assert counts.tolist() == [4 * 6, 4 * 12, 4 * 12]  # 60 portraits: four epochs of 12 and 3
-    with pytest.raises(ValueError, match="unlabelled names '/nowhere', which data.train does not"):
+    with pytest.raises(ValueError, match=r"unlabelled names '/nowhere', which data.train does not"):
         replace(config, supervision=SupervisionConfig(unlabelled=["/nowhere"]))
 
 
