@@ -22,7 +22,6 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
 )
 from torch import Tensor, nn
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
 from relightx.backend.launched import Launched, read_launch
 from relightx.backend.memory import recompute_activations
@@ -153,6 +152,9 @@ class Backend:
         return norm
 
     def _shard(self, network: nn.Module) -> None:
+        # Half a second of loading that only this needs.
+        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+
         options = {
             "reshard_after_forward": self.launched.reshard,
             "offload_policy": CPUOffloadPolicy() if self.launched.offload else OffloadPolicy(),
