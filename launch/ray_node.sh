@@ -44,7 +44,14 @@ await_head() {
 
 if ((SLURM_NODEID)); then
     await_head
-    "${container[@]}" ray start --address="$head:$port" "${own[@]}" &>"$temporary/start.log" || true
+    "${container[@]}" ray start --address="$head:$port" "${own[@]}" &>"$temporary/start.log" &
+    ray=$!
+    # Ray itself would wait a minute for a head that is gone.
+    while kill -0 "$ray" 2>/dev/null && (exec 3<>"/dev/tcp/$head/$port") 2>/dev/null; do
+        sleep 1
+    done
+    kill "$ray" 2>/dev/null || true
+    wait "$ray" || true
     exit 0
 fi
 "${container[@]}" ray start --head --port="$port" --include-dashboard=false \

@@ -14,8 +14,8 @@ from relightx.sweep.trial import Place
 _PLAN = "sweep.json"
 
 
-def begin(config: Path, out: str, s3: S3Options) -> tuple[Plan, Place]:
-    """A new sweep, noted in its place.
+def begin(config: Path, out: str, s3: S3Options, dry: bool = False) -> tuple[Plan, Place]:
+    """A new sweep, noted in its place, or only looked at.
 
     Raises ValueError for a wrong file, data that are not there, a place that is used; OSError for
     one that cannot be written to.
@@ -27,6 +27,8 @@ def begin(config: Path, out: str, s3: S3Options) -> tuple[Plan, Place]:
     if next(iter(place.folder.names()), None) is not None:
         raise ValueError(f"{out} is already used; choose another place")
     _check_data(plan, s3)
+    if dry:
+        return plan, place
     content = {"plan": asdict(plan), "directory": place.directory}
     place.folder.write(_PLAN, (json.dumps(content, indent=1) + "\n").encode())
     return plan, place

@@ -33,6 +33,9 @@ def sweep_main(arguments: list[str], prog: str) -> int:
     parser.add_argument(
         "--nodes", type=int, default=1, metavar="N", help="wait until the cluster has so many"
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what would be done, or what is wrong"
+    )
     _add_storage(parser)
     options = parser.parse_args(arguments)
     if options.config and not options.out:
@@ -49,10 +52,14 @@ def sweep_main(arguments: list[str], prog: str) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     from relightx.sweep.begin import begin, go_on
 
-    s3 = _storage(options)
+    s3, dry = _storage(options), options.dry_run
     plan, place = (
-        begin(options.config, options.out, s3) if options.config else go_on(options.resume, s3)
+        begin(options.config, options.out, s3, dry) if options.config else go_on(options.resume, s3)
     )
+    if dry:
+        count = plan.trials if plan.search == "optuna" else sum(1 for _ in plan.points())
+        print(f"{place.out}: {count} trials, compared by {', '.join(plan.objectives)}")
+        return 0
     try:
         from relightx.sweep.drive import drive
     except ModuleNotFoundError as error:
