@@ -149,8 +149,8 @@ def parallel(plan: Plan, trials: Sequence[Trial], metric: str) -> str:
 def importance(plan: Plan, trials: Sequence[Trial], metric: str) -> list[tuple[str, float]]:
     """The share of the metric's variance over trials that each axis explains alone, most first.
 
-    Of a drawn axis, by quarters of its values. Interactions count for none, so shares need not
-    add up to 1.
+    Omega squared: less what as many groups would explain by chance, at least 0. Of a drawn axis, by
+    quarters of its values. Interactions count for none, so shares need not add up to 1.
     """
     having = ranked(list(trials), metric)
     values = np.array([trial.scores[metric] for trial in having])
@@ -163,7 +163,10 @@ def importance(plan: Plan, trials: Sequence[Trial], metric: str) -> list[tuple[s
             held = np.searchsorted(np.quantile(held, (0.25, 0.5, 0.75)), held).tolist()
         groups = [values[[h == choice for h in held]] for choice in set(held)]
         between = sum(len(g) * (g.mean() - values.mean()) ** 2 for g in groups)
-        found.append((axis.name, float(between / len(values) / values.var())))
+        whole, free = len(values) * values.var(), len(values) - len(groups)
+        noise = (whole - between) / free if free else whole
+        share = (between - (len(groups) - 1) * noise) / (whole + noise)
+        found.append((axis.name, max(0.0, float(share))))
     return sorted(found, key=lambda pair: -pair[1])
 
 
@@ -202,7 +205,8 @@ def _svg(draw: Callable[[Axes], Any], width: float = 5.0) -> str:
         figure, axes = plt.subplots(figsize=(width, 3.4), layout="constrained")
         draw(axes)
         written = io.StringIO()
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+        without = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(written, format="svg", transparent=True, metadata=without)
         plt.close(figure)
     text = written.getvalue()
     return text[text.index("<svg") :]

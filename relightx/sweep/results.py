@@ -56,7 +56,7 @@ def read_results(plan: Plan, place: Place) -> list[Trial]:
     axes = plan.axes
     order = {(a.name, choice): place for a in axes for place, choice in enumerate(a.choices)}
 
-    def key(trial: Trial) -> tuple[float, ...]:
+    def key(trial: Trial) -> tuple[float | int, ...]:
         values = [order.get((a.name, trial.point[a.name]), trial.point[a.name]) for a in axes]
         return (*values, trial.point[SEED])
 
