@@ -21,8 +21,9 @@ else
 fi
 
 tests=0
-# A file is one process's. Most of the time goes into waiting for programs that tests start.
-python -m pytest --numprocesses 2 --dist loadfile "$@" || tests=$?
+# A file is one process's. Three on two cores: much of the time goes into waiting for programs that
+# tests start, and for clusters and servers that are to notice something.
+python -m pytest --numprocesses 3 --dist loadfile "$@" || tests=$?
 if ((style)); then
     echo 'test: ruff or shellcheck found faults, listed before the tests' >&2
 fi
