@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a module of relightx imports only from rows above its own. `data` and `model`
 # are folders, whose own modules may import each other without a circle.
 LAYERS = (
-    ("color", "codec", "metatext", "sh", "stage", "storage"),
+    ("color", "codec", "metatext", "raycluster", "sh", "stage", "storage"),
     ("batch", "sample", "index"),
     ("picture", "boards"),
     ("environment", "data", "model", "losses", "metrics", "optim", "face", "tracking"),
@@ -31,7 +31,7 @@ LAYERS = (
 LAYER = {f"relightx.{name}": level for level, row in enumerate(LAYERS) for name in row}
 
 SHARDS_MAY_IMPORT = {
-    *("color", "codec", "sh", "storage"),
+    *("color", "codec", "raycluster", "sh", "storage"),
     *("sample", "index", "environment", "picture", "face"),
 }
 

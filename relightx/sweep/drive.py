@@ -7,7 +7,6 @@ repeated, and what Tune kept of the first time is not needed (its restore has lo
 
 import math
 import os
-import socket
 import time
 from typing import Any
 
@@ -18,6 +17,7 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from relightx.metrics import METRICS
+from relightx.raycluster import ray_cluster
 from relightx.storage import LocalFolder
 from relightx.sweep.plan import SEED, Axis, Early, Plan, first_point, trial_name
 from relightx.sweep.trial import (
@@ -29,7 +29,6 @@ from relightx.sweep.trial import (
     write_record,
 )
 
-_ANSWER_S = 10
 _NODES_S = 300.0
 _RETRIES = 3
 _TIMES = ("step", "validation")
@@ -52,8 +51,8 @@ def drive(plan: Plan, place: Place, address: str | None = None, nodes: int = 1) 
     if missing <= 0:
         return True
     place.folder.delete(STOP_FILE)
-    _connect(address)
-    try:
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the table with the trials' values
+    with ray_cluster(address):
         _await_nodes(nodes)
         slots = _slots(plan)
         tuner = tune.Tuner(
@@ -72,8 +71,6 @@ def drive(plan: Plan, place: Place, address: str | None = None, nodes: int = 1) 
             run_config=_run_config(plan, place),
         )
         tuner.fit()
-    finally:
-        ray.shutdown()
     found = finished_points(plan, place)
     wanted = plan.trials if plan.search == "optuna" else len(points) + len(done)
     return len(found) >= wanted
@@ -279,27 +276,3 @@ def _await_nodes(count: int) -> None:
                 " output of ray start on the others"
             )
         time.sleep(0.5)
-
-
-def _connect(address: str | None) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # "local" and not None: that would join whatever cluster was last started here, also a dead one.
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    host, colon, port = address.rpartition(":")
-    own = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
-    try:
-        if colon and port.isdigit() and "://" not in address:
-            socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="warning",
-            **(own if address == "local" else {}),
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        first = (str(error).strip().splitlines() or ["no message"])[0]
-        raise OSError(
-            f"Ray cluster {address}: cannot be joined: {first}. Start one with ray start --head, or"
-            " leave --address out to use this machine alone"
-        ) from None

@@ -5,20 +5,19 @@ A task that is lost with its node is run again elsewhere, which changes nothing:
 shard are a function of the plan.
 """
 
-import os
-import socket
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError
 
+from relightx.raycluster import ray_cluster
 from shards.building.destination import Destination, Record
 from shards.building.job import Engine, Job, one_shard
 from shards.building.recipe import Task
 
 _RETRIES = 3
-_ANSWER_S = 10
 _AHEAD = 2  # shards in flight for each CPU of the cluster: bounds memory, keeps CPUs busy
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -35,10 +34,11 @@ def ray_engine(address: str | None = None) -> Engine:
 
 
 def _build(job: Job, address: str | None) -> Iterator[int]:
-    starts = not ray.is_initialized()
-    if starts:
-        _connect(address)
-    try:
+    with (
+        nullcontext()
+        if ray.is_initialized()
+        else ray_cluster(address, runtime_env={"env_vars": _ONE_THREAD})
+    ):
         build = ray.remote(num_cpus=1, max_retries=_RETRIES)(_task)
         place = ray.put(job.destination)
         limit = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -49,37 +49,6 @@ def _build(job: Job, address: str | None) -> Iterator[int]:
             waiting[build.remote(split, number, tasks, place)] = len(tasks)
         while waiting:
             yield _finished(job, waiting)
-    finally:
-        if starts:
-            ray.shutdown()
-
-
-def _connect(address: str | None) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a build tells nobody
-    # "local" and not None: that would join whatever cluster was last started here, also a dead one.
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        _check_answers(address)
-        ray.init(
-            address=address,
-            include_dashboard=False if address == "local" else None,
-            log_to_driver=False,
-            logging_level="warning",
-            runtime_env={"env_vars": _ONE_THREAD},
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        first = (str(error).strip().splitlines() or ["no message"])[0]
-        raise OSError(
-            f"Ray cluster {address}: cannot be joined: {first}. Start one with ray start --head, or"
-            " leave --address out to use this machine alone"
-        ) from None
-
-
-def _check_answers(address: str) -> None:
-    """OSError when nothing listens at HOST:PORT; Ray itself would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "://" not in address:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
 
 
 def _whole_shards(job: Job) -> Iterator[tuple[str, int, list[Task]]]:

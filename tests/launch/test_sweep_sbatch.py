@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_sweeps import write_sweep
 
 from relightx.tracking import read_log
 
@@ -16,21 +17,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def config(tiny_shards, tmp_path) -> Path:
     """A sweep of four trainings."""
-    base = {
-        "run": {"steps": 60, "log_every": 1, "validate_every": 30, "checkpoint_every": 5},
-        "data": {
-            "train": [f"{tiny_shards}/train"],
-            "val": [f"{tiny_shards}/val"],
-            "image_size": 32,
-            "batch_size": 4,
-            "num_workers": 0,
-        },
-        "model": {"preset": "unet", "width": 8},
-    }
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
-    values = {"train": ["base.yaml"], "space": {"loss.cross_relighting": [0, 0.5, 1, 2]}}
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(values))
-    return tmp_path / "sweep.yaml"
+    often = {"run.log_every": 1, "run.checkpoint_every": 5}
+    space = {"loss.cross_relighting": [0, 0.5, 1, 2]}
+    return write_sweep(tmp_path, tiny_shards, 60, space=space, set=often)
 
 
 def submit(slurm, where: Path, *options: str) -> str:

@@ -47,7 +47,11 @@ def launch(
 
 def trained(preset: str, options: list[str], seconds: float = 300, **launcher: object) -> str:
     """What a whole run printed; AssertionError with it when it failed."""
-    program = launch(preset, options, **launcher)
+    return ended(launch(preset, options, **launcher), seconds)
+
+
+def ended(program: subprocess.Popen, seconds: float = 300) -> str:
+    """What a program printed to its end; AssertionError with it when it failed."""
     try:
         said, _ = program.communicate(timeout=seconds)
     finally:

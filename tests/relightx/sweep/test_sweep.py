@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-import yaml
-from processes import curves, trained
+from processes import curves, ended, trained
+from tiny_sweeps import write_sweep
 
 from relightx.storage import S3Options
 from relightx.sweep.begin import go_on
@@ -21,26 +22,7 @@ from relightx.tracking import read_log
 @pytest.fixture
 def write(tiny_shards, tmp_path):
     """write(**changed): the file of a sweep of tiny trainings."""
-    base = {
-        "run": {"steps": 8, "log_every": 2, "validate_every": 4, "checkpoint_every": 4},
-        "data": {
-            "train": [f"{tiny_shards}/train"],
-            "val": [f"{tiny_shards}/val"],
-            "image_size": 32,
-            "batch_size": 4,
-            "num_workers": 0,
-        },
-        "model": {"preset": "unet", "width": 8},
-    }
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
-
-    def write(**changed: object) -> Path:
-        values = {"train": ["base.yaml"], "space": {"loss.cross_relighting": [0, 1]}} | changed
-        file = tmp_path / "sweep.yaml"
-        file.write_text(yaml.safe_dump(values, sort_keys=False))
-        return file
-
-    return write
+    return partial(write_sweep, tmp_path, tiny_shards)
 
 
 def sweep(*arguments: object) -> subprocess.Popen:
@@ -50,16 +32,6 @@ def sweep(*arguments: object) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def ended(program: subprocess.Popen, seconds: float = 300) -> str:
-    """What a sweep that did all its trials printed."""
-    try:
-        said, _ = program.communicate(timeout=seconds)
-    finally:
-        program.kill()
-    assert program.returncode == 0, said
-    return said
 
 
 def records(out: Path) -> dict[str, dict]:
