@@ -122,7 +122,9 @@ def run_trial(
     state = _state_of(status, reason)
     best = _best(run, plan.objectives[0])
     if state == FINISHED and plan.test:
-        _measure(plan.test, run, place.directory, config["run"]["validate_lights"])
+        lights = config["run"]["validate_lights"]
+        if not _measure(plan.test, run, place.directory, lights):
+            state, reason = FAILED, _last_words(run / OUTPUT)
     _send(run, folder)
     return write_record(
         folder,
@@ -264,14 +266,16 @@ def _best(run: Path, objective: str) -> dict[str, float | int] | None:
     return best
 
 
-def _measure(splits: list[str], run: Path, directory: str, lights: int) -> None:
-    """Score the best weights on some splits."""
+def _measure(splits: list[str], run: Path, directory: str, lights: int) -> bool:
+    """Score the best weights on some splits; whether that could be done."""
     for number, split in enumerate(splits):
         command = [sys.executable, "-m", "relightx", "evaluate", "--model", str(run / "best")]
         command += ["--data", split, "--out", str(run / f"test-{number}.json")]
         command += ["--lights", str(lights)]
         with open(run / OUTPUT, "ab") as output:
-            subprocess.run(command, cwd=directory, stdout=output, stderr=output, check=True)
+            if subprocess.run(command, cwd=directory, stdout=output, stderr=output).returncode:
+                return False
+    return True
 
 
 def _measured(run: Path) -> list[dict[str, float | int]]:
