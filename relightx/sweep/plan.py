@@ -63,7 +63,7 @@ class Early:
 
     grace: int = 2
     """Validations that every trial has."""
-    reduction: float = 3.0
+    reduction: float | int = 3.0
     """One in so many goes on; and so many times as many validations until the next cut."""
 
     def __post_init__(self) -> None:
@@ -93,9 +93,9 @@ class Plan:
     """Training processes of a trial, all on one node."""
     backend: str = "ddp"
     """File of configs/accelerate/ for trials of several processes."""
-    cpus: float = 1.0
+    cpus: float | int = 1.0
     """Cores of each process."""
-    gpus: float = 0.0
+    gpus: float | int = 0.0
     """GPUs of each process; below 1 several trials of one process share one."""
     test: list[str] = field(default_factory=list)
     """Splits that the best weights of a finished trial are measured on; no trial sees them before.

@@ -9,7 +9,7 @@ import pytest
 from processes import curves
 
 PROGRAM = Path(__file__).parents[1] / "support" / "killed_runs.py"
-KILLS, STEPS = 30, 150
+KILLS, STEPS = 30, 250
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -40,7 +40,7 @@ def test_thirty_kills_lose_no_checkpoint_and_change_no_bit(tiny_options, tmp_pat
     assert whole["ended"]
     *killed, last = lives(KILLS, options("killed"))
     assert len(killed) == KILLS and last["ended"]
-    assert sum(not life["ended"] for life in killed) >= KILLS - 5  # it was not done before
+    assert sum(not life["ended"] for life in killed) >= 20  # it was not done long before
     newest = 0
     for life in killed:
         assert life["passed_over"] == []

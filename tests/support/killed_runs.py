@@ -29,8 +29,10 @@ def newest_committed(directory: Path) -> int | None:
     return steps[-1] if steps else None
 
 
-def live(options: list[str], seconds: float, directory: Path) -> dict[str, object]:
-    """A life of the run, killed after this time if it has not ended by then."""
+def live(
+    options: list[str], seconds: float, directory: Path, until_saved: bool = False
+) -> dict[str, object]:
+    """A life of the run, killed after this time if it has not ended, or once it has saved."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -40,6 +42,8 @@ def live(options: list[str], seconds: float, directory: Path) -> dict[str, objec
             os._exit(status)
     until, ended = time.monotonic() + seconds, False
     while time.monotonic() < until and not ended:
+        if until_saved and newest_committed(directory) is not None:
+            break
         ended = os.waitpid(child, os.WNOHANG)[0] != 0
         time.sleep(0.001)
     before = newest_committed(directory)
@@ -64,8 +68,13 @@ def killed_runs(kills: int, seed: int, options: list[str]) -> None:
     directory = Path(parse_config(options).run.dir) / "checkpoints"
     chance = random.Random(seed)
     began = time.monotonic()
-    for _ in range(kills):
-        life = live(options, chance.uniform(0.1, 1.6), directory)
+    to_save = 1.0
+    for number in range(kills):
+        if number == 0:  # how long a life takes to its first checkpoint, here and now
+            life = live(options, 60, directory, until_saved=True)
+            to_save = time.monotonic() - began
+        else:
+            life = live(options, chance.uniform(0.1, 2.0) * to_save, directory)
         print(json.dumps(life | {"time": time.monotonic() - began}), flush=True)
     print(json.dumps(live(options, 300, directory)), flush=True)
 
