@@ -42,11 +42,7 @@ def sweep_main(arguments: list[str], prog: str) -> int:
         parser.error("--config needs --out, where the sweep is kept")
     if options.resume and options.out:
         parser.error("--resume names the sweep; leave --out away")
-    try:
-        return _sweep(options)
-    except (ValueError, OSError) as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
+    return _saying(prog, lambda: _sweep(options))
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -145,13 +141,13 @@ def best_main(arguments: list[str], prog: str) -> int:
     return _saying(prog, write)
 
 
-def _saying(prog: str, action: Callable[[], None]) -> int:
+def _saying(prog: str, action: Callable[[], int | None]) -> int:
+    """The action's exit status, 0 where it has none; 2 and a line for what is wrong."""
     try:
-        action()
+        return action() or 0
     except (ValueError, OSError) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _add_storage(parser: argparse.ArgumentParser) -> None:

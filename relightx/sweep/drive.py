@@ -24,7 +24,7 @@ from relightx.sweep.trial import (
     EARLY,
     FINISHED,
     Place,
-    read_record,
+    ended_trials,
     run_trial,
     write_record,
 )
@@ -45,7 +45,7 @@ def drive(plan: Plan, place: Place, address: str | None = None, nodes: int = 1) 
     Raises ValueError for more CPUs or GPUs than there are, OSError for a cluster or a place that
     cannot be reached.
     """
-    done = finished_points(plan, place)
+    done = ended_trials(place)
     points = [point for point in _all_points(plan) if trial_name(point) not in done]
     missing = plan.trials - len(done) if plan.search == "optuna" else len(points)
     if missing <= 0:
@@ -71,16 +71,9 @@ def drive(plan: Plan, place: Place, address: str | None = None, nodes: int = 1) 
             run_config=_run_config(plan, place),
         )
         tuner.fit()
-    found = finished_points(plan, place)
+    found = ended_trials(place)
     wanted = plan.trials if plan.search == "optuna" else len(points) + len(done)
     return len(found) >= wanted
-
-
-def finished_points(plan: Plan, place: Place) -> dict[str, dict[str, Any]]:
-    """The records of the trials that have ended, by name."""
-    names = {name.split("/")[0] for name in place.folder.child("trials").names()}
-    records = {name: read_record(place.trial(name)) for name in sorted(names)}
-    return {name: record for name, record in records.items() if record is not None}
 
 
 def _all_points(plan: Plan) -> list[dict[str, Any]]:

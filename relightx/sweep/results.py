@@ -10,7 +10,7 @@ from rich.table import Table
 from relightx.metrics import METRICS
 from relightx.stage import duration
 from relightx.sweep.plan import SEED, Plan
-from relightx.sweep.trial import FINISHED, TRIALS, Place, read_record
+from relightx.sweep.trial import FINISHED, Place, ended_trials
 
 _SHOWN = ("normal_error_deg", "albedo_si_mae", "light_direction_error_deg", "relighting_si_mse")
 
@@ -39,8 +39,6 @@ class Trial:
 
 def read_results(plan: Plan, place: Place) -> list[Trial]:
     """The trials that have ended, in the order of the plan where it has one."""
-    names = sorted({name.split("/")[0] for name in place.folder.child(TRIALS).names()})
-    records = [record for name in names if (record := read_record(place.trial(name)))]
     trials = [
         Trial(
             name=record["name"],
@@ -51,7 +49,7 @@ def read_results(plan: Plan, place: Place) -> list[Trial]:
             best=record["best"] or {},
             test=(record["test"] or [{}])[0],
         )
-        for record in records
+        for record in ended_trials(place).values()
     ]
     axes = plan.axes
     order = {(a.name, choice): place for a in axes for place, choice in enumerate(a.choices)}

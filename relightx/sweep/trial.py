@@ -84,6 +84,13 @@ def read_record(folder: Folder) -> dict[str, Any] | None:
     return json.loads(folder.read(RECORD))
 
 
+def ended_trials(place: Place) -> dict[str, dict[str, Any]]:
+    """The records of the trials that have ended, by name."""
+    names = sorted({name.split("/")[0] for name in place.folder.child(TRIALS).names()})
+    records = {name: read_record(place.trial(name)) for name in names}
+    return {name: record for name, record in records.items() if record is not None}
+
+
 def write_record(folder: Folder, **values: Any) -> dict[str, Any]:
     folder.write(RECORD, (json.dumps(values, indent=1) + "\n").encode())
     return values
