@@ -11,6 +11,10 @@ of confidence zero would have no mean. So w acts as the share of a portrait that
 to zero, which is a portrait without the label. Without confidence (w = 1) nothing changes, to the
 last bit. Confidence weighs what is minimised, never what is measured (relightx.metrics).
 
+Shading is the same when normals and light turn together, so without any labelled normal nothing
+above tells which way a face looks, nor a bump from a dent. `convexity` does, at a weight so small
+that shading decides the rest.
+
 Cross-relighting: Zehni et al. 2021 (arXiv 2106.15305; claim 1 of US 11,948,245); the consistency
 terms' form, the norm and the mask are this project's choice, the paper's were not available.
 """
@@ -47,6 +51,11 @@ def normal_consistency(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
     return _masked_mean(_distance(pred.normal, pred.normal.roll(-1, dims=1)), batch.mask)
 
 
+def convexity(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
+    """Normal leans outward, as on a ball that fills the mask."""
+    return _masked_mean(_distance(pred.normal, _ball_normal(batch.mask)[:, None]), batch.mask)
+
+
 def albedo_supervision(pred: Decomposition, batch: Batch) -> Float[Tensor, ""]:
     """Albedo equals its label, for portraits that keep one."""
     difference = (pred.albedo - batch.truth.albedo[:, None]).abs().mean(2)
@@ -81,6 +90,8 @@ class LossWeights:
     """Albedo seen under one light equals the albedo seen under the next."""
     normal_consistency: float = 0.5
     """Normal seen under one light equals the normal seen under the next."""
+    convexity: float = 0.0
+    """Normal leans outward, as on a ball that fills the mask."""
     albedo_supervision: float = 1.0
     """Albedo equals its label, for portraits that keep one."""
     normal_supervision: float = 1.0
@@ -104,6 +115,7 @@ LOSSES: dict[str, Loss] = {
         cross_relighting,
         albedo_consistency,
         normal_consistency,
+        convexity,
         albedo_supervision,
         normal_supervision,
         light_supervision,
@@ -140,6 +152,26 @@ def _distance(
     # The floor keeps the root's gradient finite where both agree exactly; subtracted again so
     # that agreement costs nothing.
     return ((first - second).square().sum(2) + 1e-6).sqrt() - 1e-3
+
+
+def _ball_normal(
+    mask: Bool[Tensor, "batch 1 height width"],
+) -> Float[Tensor, "batch 3 height width"]:
+    """Normals of a ball that is stretched in x and y to the mask's centre and variances."""
+    inside = mask[:, 0].float()
+    count = inside.sum((1, 2)).clamp(min=1)[:, None, None]
+    height, width = inside.shape[1:]
+    up = -torch.arange(height, device=mask.device, dtype=torch.float32)[:, None]
+    right = torch.arange(width, device=mask.device, dtype=torch.float32)[None]
+
+    def in_radii(place: Tensor) -> Tensor:
+        centred = place - (inside * place).sum((1, 2), keepdim=True) / count
+        variance = (inside * centred.square()).sum((1, 2), keepdim=True) / count
+        return centred / (2 * variance.clamp(min=1e-6).sqrt())  # a disc's deviation is r / 2
+
+    x, y = in_radii(right), in_radii(up)
+    z = (1 - x.square() - y.square()).clamp(min=0.05).sqrt()
+    return torch.nn.functional.normalize(torch.stack(torch.broadcast_tensors(x, y, z), 1), dim=1)
 
 
 def _trust(batch: Batch) -> Float[Tensor, " batch"]:

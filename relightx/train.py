@@ -24,7 +24,7 @@ from relightx.backend import (
     program,
     refuse_differences,
 )
-from relightx.backend.stop import STOP_FILE
+from relightx.backend.stop import REQUEUE_FILE, STOP_FILE, STOPPED
 from relightx.backend.whole import load_moments, local, parts_of, whole, whole_moments
 from relightx.boards import Boards, check_boards
 from relightx.checkpoint import Checkpoint, newest_checkpoint, save_model
@@ -42,10 +42,6 @@ from relightx.storage import open_folder
 from relightx.tracking import Tracker
 from relightx.validation import validate
 
-STOPPED = 3
-"""Exit status of a run that was asked to stop, and can be resumed."""
-REQUEUE_FILE = "REQUEUE"
-"""In the run's directory once a run that was asked to stop has its checkpoint."""
 _VISIBLE_S = 20.0
 
 

@@ -3,9 +3,15 @@
 SLURM asks with SIGUSR1 before the time limit and with SIGTERM when it takes the nodes away, a
 person with Ctrl-C or with a file RUN/STOP. A process that is asked only notes it. After each step
 all exchange what they noted, and read the answer after the next: nobody waits for it.
+
+The kernel asks too (Linux): with SIGTERM, in the processes of a launcher that is killed. It would
+leave them training, unseen, beside the run that goes on in the same directory.
 """
 
+import ctypes
+import os
 import signal
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -17,7 +23,14 @@ import torch.distributed as dist
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STOP_FILE = "STOP"
+"""In the run's directory: asks it to stop."""
+REQUEUE_FILE = "REQUEUE"
+"""There once a run that was asked to stop has its checkpoint."""
+STOPPED = 3
+"""Exit status of a run that was asked to stop, and can be resumed."""
 _LOOK_S = 1.0
+_LAUNCHED = "TORCHELASTIC_RUN_ID"  # in the environment of torchrun's processes
+_PR_SET_PDEATHSIG = 1
 
 
 class Stop:
@@ -41,6 +54,8 @@ class Stop:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 self._going.callback(signal.signal, number, signal.signal(number, self._note))
+            if _LAUNCHED in os.environ and sys.platform == "linux":
+                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
         return self
 
     def __exit__(self, *_: object) -> None:

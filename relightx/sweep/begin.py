@@ -9,6 +9,7 @@ from relightx.data import open_splits
 from relightx.data.config import DataConfig
 from relightx.storage import LocalFolder, S3Options, open_folder
 from relightx.sweep.plan import Plan, first_point, read_plan
+from relightx.sweep.training import PRESETS
 from relightx.sweep.trial import Place
 
 _PLAN = "sweep.json"
@@ -26,7 +27,7 @@ def begin(config: Path, out: str, s3: S3Options, dry: bool = False) -> tuple[Pla
         raise ValueError(f"{out}: holds a sweep already; go on with it by --resume {out}")
     if next(iter(place.folder.names()), None) is not None:
         raise ValueError(f"{out} is already used; choose another place")
-    _check_data(plan, s3)
+    _check_trials(plan, s3, place.directory)
     if dry:
         return plan, place
     content = {"plan": asdict(plan), "directory": place.directory}
@@ -57,8 +58,14 @@ def _absolute(out: str) -> str:
     return str(Path(out).expanduser().absolute()) if is_local else out
 
 
-def _check_data(plan: Plan, s3: S3Options) -> None:
-    """Refuse now what every trial would refuse: splits that are not there."""
+def _check_trials(plan: Plan, s3: S3Options, directory: str) -> None:
+    """Refuse now what every trial would refuse: splits and files that are not there."""
+    launcher = Path(directory) / PRESETS / f"{plan.backend}.yaml"
+    if plan.processes > 1 and not launcher.is_file():
+        raise ValueError(
+            f"backend is {plan.backend!r}, but there is no file {launcher}: take one of"
+            f" {PRESETS}/, and begin the sweep in the directory that has it"
+        )
     data = plan.config_of(first_point(plan)).data
     open_splits([*data.train, *data.val], data)
     measured = [*plan.test, *([plan.baselines] if plan.baselines else [])]

@@ -1,25 +1,19 @@
-"""One trial of a sweep: the training program itself, in processes of its own, watched from outside.
+"""One trial of a sweep: the training program itself, in processes of its own.
 
 What it does to memory, to the GPU and to the interpreter ends with it, and what it leaves is a run
 like any other: OUT/trials/NAME has the config, the log, the checkpoints and the weights of a run,
 and beside them `trial.json`, written last, with how it ended. A trial that was interrupted goes on
 from its newest checkpoint.
-
-The training gets SIGTERM when who started it is gone, saves, and ends; it holds a lock until then,
-so that a trial that is begun again elsewhere on the node waits for it.
 """
 
-import ctypes
-import fcntl
+import hashlib
 import json
 import math
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,25 +24,25 @@ from relightx.config import config_to_dict
 from relightx.metrics import METRICS
 from relightx.storage import Folder, LocalFolder, S3Options, open_folder
 from relightx.sweep.plan import Plan, trial_name
-from relightx.tracking import LOG_NAME, read_log
+from relightx.sweep.training import (
+    OUTPUT,
+    Interrupted,
+    Life,
+    Report,
+    last_words,
+    seconds_trained,
+    train_once,
+    validations,
+)
+from relightx.tracking import LOG_NAME
 
 RECORD = "trial.json"
 CONFIG = "config.yaml"
 TRIALS = "trials"
-OUTPUT = "training.log"
 FINISHED, DIVERGED, NO_MEMORY, FAILED, EARLY = (
     *("finished", "diverged", "out of memory", "failed", "stopped early"),
 )
 """How a trial may have ended; what is neither goes on when the sweep is resumed."""
-_PRESETS = "configs/accelerate"
-_POLL_S = 0.25
-_LOCK_S = 120.0
-_STOPPED, _HANGS = 3, 75  # exit statuses of the training
-_PR_SET_PDEATHSIG = 1
-
-
-class Interrupted(Exception):
-    """The training was killed or stopped from outside; it can go on."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,8 @@ class Place:
         """On this node; a folder of the temporary directory where trials are kept in S3."""
         if isinstance(self.folder, LocalFolder):
             return Path(self.out) / TRIALS / name
-        return Path(tempfile.gettempdir()) / f"relightx-sweep-{os.getuid()}" / name
+        sweep = hashlib.sha256(self.folder.url.encode()).hexdigest()[:10]
+        return Path(tempfile.gettempdir()) / f"relightx-sweep-{os.getuid()}" / sweep / name
 
 
 def read_record(folder: Folder) -> dict[str, Any] | None:
@@ -100,7 +95,7 @@ def run_trial(
     plan: Plan,
     point: dict[str, Any],
     place: Place,
-    report: Callable[[dict[str, float | int]], None],
+    report: Report,
 ) -> dict[str, Any]:
     """Train a point to its end, or find that it has been; the record of it.
 
@@ -120,147 +115,45 @@ def run_trial(
         config["run"]["upload"] = folder.url
         config["data"]["s3"] = vars(place.s3)
     (run / "asked.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    begun, reason = time.time(), ""
-    status = _train(plan, run, place, report)
-    if status:
-        reason = _last_words(run / OUTPUT)
-    if status in (_STOPPED, _HANGS) or _is_first_kill(status, run):
-        raise Interrupted(f"trial {name}: its training ended with status {status}: {reason}")
-    state = _state_of(status, reason)
+    life = train_once(plan, run, place.directory, report)
+    _check_not_killed(life, run)
+    state, reason = _state_of(life), life.words
     best = _best(run, plan.objectives[0])
     if state == FINISHED and plan.test:
         lights = config["run"]["validate_lights"]
         if not _measure(plan.test, run, place.directory, lights):
-            state, reason = FAILED, _last_words(run / OUTPUT)
+            state, reason = FAILED, last_words(run / OUTPUT)
     _send(run, folder)
-    return write_record(
+    record = write_record(
         folder,
         name=name,
         point=point,
         state=state,
         reason=reason,
-        seconds=time.time() - begun,
+        seconds=seconds_trained(run),
         best=best,
         test=_measured(run),
     )
+    if not isinstance(folder, LocalFolder):
+        shutil.rmtree(run)
+    return record
 
 
-def validations(run: Path) -> list[dict[str, float | int]]:
-    """Each validation of a run's log, by the metrics' names, with its step and its number."""
-    if not (run / LOG_NAME).exists():
-        return []
-    found = [r for r in read_log(run / LOG_NAME) if any(name.startswith("val/") for name in r)]
-    return [
-        {
-            "step": record["step"],
-            "validation": number,
-            **{k.removeprefix("val/"): v for k, v in record.items() if k.startswith("val/")},
-        }
-        for number, record in enumerate(found, 1)
-    ]
-
-
-def _train(
-    plan: Plan, run: Path, place: Place, report: Callable[[dict[str, float | int]], None]
-) -> int:
-    """Run the training to its end; its exit status."""
-    told = 0
-    program = _started(_command(plan, run), run, place.directory)
-    try:
-        while True:
-            status = program.poll()
-            found = validations(run)
-            for values in found[told:]:
-                report(values)
-            told = max(told, len(found))
-            if status is not None:
-                return status
-            time.sleep(_POLL_S)
-    finally:
-        if program.poll() is None:
-            program.terminate()
-
-
-def _command(plan: Plan, run: Path) -> list[str]:
-    training = ["-m", "relightx.train", "--config", str(run / "asked.yaml")]
-    if not plan.gpus:
-        training.append("--run.device=cpu")
-    if plan.processes == 1:
-        return [sys.executable, *training]
-    # Started so, the launcher is found without a PATH.
-    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-    return [
-        *(*launcher, f"--config_file={_PRESETS}/{plan.backend}.yaml"),
-        *(f"--num_processes={plan.processes}", "--main_process_port=0", *training),
-    ]
-
-
-def _started(command: list[str], run: Path, directory: str) -> subprocess.Popen:
-    lock = _locked(run / ".lock")
-    parent = os.getpid()
-
-    def prepare() -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-        if os.getppid() != parent:
-            os._exit(_STOPPED)
-
-    try:
-        with open(run / OUTPUT, "ab") as output:
-            return subprocess.Popen(
-                command,
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[lock],
-                preexec_fn=prepare,
-                start_new_session=True,  # Ctrl-C is for the sweep, which stops its trials
-            )
-    finally:
-        os.close(lock)
-
-
-def _locked(path: Path) -> int:
-    """A lock that lasts until all who have the descriptor are gone."""
-    file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-    until = time.monotonic() + _LOCK_S
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() > until:
-                os.close(file)
-                raise Interrupted(
-                    f"{path.parent}: another process has trained there for {_LOCK_S:.0f} s"
-                ) from None
-            time.sleep(_POLL_S)
-
-
-def _is_first_kill(status: int, run: Path) -> bool:
-    """Whether a kill may have been somebody's: it is tried again once. Twice it is the kernel's,
-    for want of memory."""
-    if status not in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return False
+def _check_not_killed(life: Life, run: Path) -> None:
+    """Raise Interrupted where a kill may have been somebody's: it is tried again once. Twice it is
+    the kernel's, for want of memory."""
     mark = run / ".killed"
-    is_first = not mark.exists()
-    mark.touch()
-    return is_first
+    if life.is_killed and not mark.exists():
+        mark.touch()
+        raise Interrupted(f"{run.name}: its training was killed")
 
 
-def _state_of(status: int, reason: str) -> str:
-    if status == 0:
+def _state_of(life: Life) -> str:
+    if life.status == 0:
         return FINISHED
-    if status in (-signal.SIGKILL, 128 + signal.SIGKILL) or "out of memory" in reason.lower():
+    if life.is_without_memory:
         return NO_MEMORY
-    return DIVERGED if "loss not finite" in reason or "not finite" in reason else FAILED
-
-
-def _last_words(output: Path) -> str:
-    """The last line that says what went wrong."""
-    lines = [line.strip() for line in output.read_text(errors="replace").splitlines()]
-    telling = [line for line in lines if "error" in line.lower() or "not finite" in line]
-    return (telling or lines or [""])[-1][:500]
+    return DIVERGED if life.is_diverged else FAILED
 
 
 def _best(run: Path, objective: str) -> dict[str, float | int] | None:

@@ -95,6 +95,19 @@ LONG = [
 ]
 
 
+def test_processes_whose_launcher_is_killed_save_and_end(tiny_options, tmp_path):
+    directory = tmp_path / "run"
+    program = launch("ddp_cpu", [*tiny_options(directory), *LONG])
+    wait_for_step(directory, 4, program)
+    ranks = [pid for pid in children(program.pid) if rank_of(pid) is not None]
+    program.kill()
+    program.communicate(timeout=60)  # until nobody writes to its pipe any more
+    assert len(ranks) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    assert (directory / "REQUEUE").exists()
+    stopped = max(int(path.name[5:]) for path in (directory / "checkpoints").glob("step-*"))
+    assert 4 <= stopped < 80
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tiny_options, tmp_path_factory, on_one_core) -> Path:
     directory = tmp_path_factory.mktemp("long") / "run"

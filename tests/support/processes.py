@@ -74,6 +74,11 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
+def parent(pid: int) -> int:
+    """The process that started another, or took it over."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def rank_of(pid: int) -> int | None:
     """The rank that a launcher has given to a process."""
     for variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):

@@ -12,35 +12,70 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from processes import parent
+
 # Ray takes 127.0.0.1 for the address that others reach this machine by; not so its neighbours.
 HEAD, WORKER = "127.0.0.2", "127.0.0.3"
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
+class RayNodes:
+    """A running cluster; all of a node's processes stem from the one that started it."""
+
+    def __init__(self, address: str, nodes: list[subprocess.Popen]) -> None:
+        self.address = address
+        self._nodes = nodes
+
+    def is_on_worker(self, process: int) -> bool:
+        """Whether a process of Ray's, or one that it started, is the worker node's."""
+        while process > 1:
+            if process == self._nodes[1].pid:
+                return True
+            process = parent(process)
+        return False
+
+    def lose_worker(self) -> None:
+        """Kill the worker node."""
+        _kill(self._nodes.pop())
+
+
 @contextmanager
-def ray_cluster(cpus: int = 1) -> Iterator[str]:
-    """Start a head and a worker node; the cluster's address. Both end with it."""
+def ray_cluster(cpus: int = 1, gpus: int = 0, workers: int = 1) -> Iterator[RayNodes]:
+    """Start a head, and a worker node unless told not to. All end with it.
+
+    gpus: that each node says it has.
+    """
     # Ray's sockets lie in there, and a socket's path has 107 characters at most.
     directory = tempfile.mkdtemp(prefix="ray-")
     with socket.socket() as probe:
         probe.bind((HEAD, 0))
         address = f"{HEAD}:{probe.getsockname()[1]}"
-    common = [f"--num-cpus={cpus}", "--object-store-memory=100000000", "--block"]
+    common = [
+        f"--num-cpus={cpus}",
+        f"--num-gpus={gpus}",
+        "--object-store-memory=100000000",
+        "--block",
+    ]
     head = ["--head", f"--node-ip-address={HEAD}", f"--port={address.split(':')[1]}"]
     head += ["--include-dashboard=false", f"--temp-dir={directory}"]
-    nodes = []
+    nodes: list[subprocess.Popen] = []
     try:
         nodes.append(_start([*head, *common], Path(directory) / "head.out"))
         _wait_for_nodes(address, 1)
         worker = [f"--address={address}", f"--node-ip-address={WORKER}"]
-        nodes.append(_start([*worker, *common], Path(directory) / "worker.out"))
-        _wait_for_nodes(address, 2)
-        yield address
+        if workers:
+            nodes.append(_start([*worker, *common], Path(directory) / "worker.out"))
+            _wait_for_nodes(address, 2)
+        yield RayNodes(address, nodes)
     finally:
         for node in reversed(nodes):
-            os.killpg(node.pid, signal.SIGKILL)
-            node.wait()
+            _kill(node)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _kill(node: subprocess.Popen) -> None:
+    os.killpg(node.pid, signal.SIGKILL)
+    node.wait()
 
 
 def _start(arguments: list[str], log: Path) -> subprocess.Popen:
@@ -49,7 +84,8 @@ def _start(arguments: list[str], log: Path) -> subprocess.Popen:
         # In a session of its own, so that all of Ray's processes end together.
         return subprocess.Popen(
             command,
-            env={**os.environ, **ENVIRONMENT},
+            # The tests hide GPUs, and Ray hands out none that are hidden.
+            env={**os.environ, **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "0"},
             stdout=stream,
             stderr=stream,
             start_new_session=True,

@@ -1,78 +1,22 @@
 """A sweep on a real Ray: the trainings are those made by hand, and it survives what is killed."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from functools import partial
-from pathlib import Path
 
 import pytest
-from processes import curves, ended, trained
-from tiny_sweeps import write_sweep
+from processes import curves, ended, parent, trained
+from tiny_sweeps import records, steps, sweep, trainings, wait_until, wait_until_gone, write_sweep
 
 from relightx.storage import S3Options
 from relightx.sweep.begin import go_on
 from relightx.sweep.results import read_results
-from relightx.tracking import read_log
 
 
 @pytest.fixture
 def write(tiny_shards, tmp_path):
     """write(**changed): the file of a sweep of tiny trainings."""
     return partial(write_sweep, tmp_path, tiny_shards)
-
-
-def sweep(*arguments: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "relightx", "sweep", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def records(out: Path) -> dict[str, dict]:
-    return {
-        file.parent.name: json.loads(file.read_text()) for file in out.glob("trials/*/trial.json")
-    }
-
-
-def steps(run: Path) -> int:
-    log = run / "metrics.jsonl"
-    return max((r["step"] for r in read_log(log)), default=0) if log.exists() else 0
-
-
-def wait_until(is_so, program: subprocess.Popen, seconds: float = 120):
-    """What it gives, once that is something; AssertionError when the program ends before."""
-    until = time.monotonic() + seconds
-    while not (found := is_so()):
-        assert program.poll() is None, program.stdout.read()
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    return found
-
-
-def trainings(out: Path) -> dict[int, str]:
-    """Processes that train a trial of this sweep, with the trial's name."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        asked = [word for word in words if word.startswith(f"{out}/trials/")]
-        if "relightx.train" in words and asked:
-            found[int(entry.name)] = Path(asked[0]).parent.name
-    return found
-
-
-def parent(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_trials_are_the_trainings_made_by_hand_and_a_bad_one_is_noted(write, tmp_path, tiny_shards):
@@ -148,14 +92,6 @@ def test_whatever_is_killed_only_what_is_missing_is_done_again(write, tmp_path):
     assert "all trials are done" in ended(sweep("--resume", out))
 
 
-def wait_until_gone(out: Path, seconds: float = 60) -> None:
-    """Until no training of a sweep that was stopped is left."""
-    until = time.monotonic() + seconds
-    while trainings(out):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -163,6 +99,7 @@ def wait_until_gone(out: Path, seconds: float = 60) -> None:
         ({"cpus": 500}, "a trial asks for 500 CPUs"),
         ({"set": {"data.train": ["/nowhere"]}}, "/nowhere"),
         ({"test": ["/nowhere"]}, "/nowhere"),
+        ({"processes": 2, "backend": "zero9"}, "there is no file"),
     ],
 )
 def test_what_cannot_run_is_said_before_any_trial(write, tmp_path, changed, message):

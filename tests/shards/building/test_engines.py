@@ -53,8 +53,8 @@ def build(captures: Path, out: object, *flags: object) -> subprocess.CompletedPr
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """Address of a Ray cluster of two nodes."""
-    with ray_cluster() as address:
-        yield address
+    with ray_cluster() as nodes:
+        yield nodes.address
 
 
 def test_a_ray_cluster_of_two_nodes_makes_the_same_bytes(captures, cluster, tmp_path):
