@@ -7,7 +7,8 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from relightx.storage import add_storage_flags, storage_options
 
 PROG = "relightx"
 
@@ -205,7 +206,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="processes that read (default: none but this one)",
     )
-    _add_storage_flags(parser)
+    add_storage_flags(parser, reads=True)
 
 
 def _add_decompose(commands: argparse._SubParsersAction) -> None:
@@ -283,7 +284,7 @@ def _add_pseudolabel(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="processes that read, and threads that write (default: %(default)s)",
     )
-    _add_storage_flags(parser)
+    add_storage_flags(parser, reads=True)
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -315,17 +316,6 @@ def _add_model_and_photo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photo", type=Path, metavar="PHOTO", help="a portrait (sRGB)")
 
 
-def _add_storage_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--endpoint-url", metavar="URL", help="of a storage that is not AWS's (MinIO, Ceph, ...)"
-    )
-    parser.add_argument("--profile", metavar="NAME", help="of the AWS configuration files")
-    parser.add_argument("--region", metavar="NAME", help="of the bucket")
-    parser.add_argument(
-        "--unsigned", action="store_true", help="read a public bucket without credentials"
-    )
-
-
 def _add_runs(commands: argparse._SubParsersAction) -> None:
     parser = _add(
         commands,
@@ -344,12 +334,6 @@ def _add_runs(commands: argparse._SubParsersAction) -> None:
         help="runs, or directories that hold some (default: runs)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def _storage_options(options: argparse.Namespace) -> Any:
-    from relightx.storage import S3Options
-
-    return S3Options(options.endpoint_url, options.profile, options.region, options.unsigned)
 
 
 def _never(_options: argparse.Namespace) -> int:
@@ -385,7 +369,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         untrained=options.untrained,
         max_lights=options.lights,
         workers=options.workers,
-        s3=_storage_options(options),
+        s3=storage_options(options),
     )
     print_evaluation(evaluation)
     if options.out:
@@ -424,7 +408,7 @@ def _pseudolabel(options: argparse.Namespace) -> None:
         options.out,
         resume=options.resume,
         workers=options.workers,
-        s3=_storage_options(options),
+        s3=storage_options(options),
     )
     for key, fault in sorted(summary.unreadable.items()):
         print(f"{PROG} pseudolabel: warning: left out {key}: {fault}", file=sys.stderr)

@@ -8,6 +8,7 @@ fails for a cause that passes is tried again, what will not pass is said at once
 import re
 from pathlib import Path
 
+from relightx.storage.flags import add_storage_flags, storage_options
 from relightx.storage.folder import (
     Folder,
     S3Options,
@@ -24,10 +25,12 @@ __all__ = [
     "LocalFolder",
     "S3Options",
     "WrongBytes",
+    "add_storage_flags",
     "is_partial",
     "open_folder",
     "retries_of_process",
     "saying_full",
+    "storage_options",
 ]
 
 # Two letters at least, so that nobody's drive letter is one.

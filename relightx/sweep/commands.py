@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from relightx.storage import S3Options
+from relightx.storage import add_storage_flags, storage_options
 
 UNFINISHED = 3
 """Exit status of a sweep that was interrupted and can go on."""
@@ -36,7 +36,7 @@ def sweep_main(arguments: list[str], prog: str) -> int:
     parser.add_argument(
         "--dry-run", action="store_true", help="only say what would be done, or what is wrong"
     )
-    _add_storage(parser)
+    add_storage_flags(parser, reads=False)
     options = parser.parse_args(arguments)
     if options.config and not options.out:
         parser.error("--config needs --out, where the sweep is kept")
@@ -48,7 +48,7 @@ def sweep_main(arguments: list[str], prog: str) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     from relightx.sweep.begin import begin, go_on
 
-    s3, dry = _storage(options), options.dry_run
+    s3, dry = storage_options(options), options.dry_run
     plan, place = (
         begin(options.config, options.out, s3, dry) if options.config else go_on(options.resume, s3)
     )
@@ -98,14 +98,15 @@ def report_main(arguments: list[str], prog: str) -> int:
         metavar="FILE",
         help="(default: %(default)s)",
     )
-    _add_storage(parser)
+    add_storage_flags(parser, reads=False)
     options = parser.parse_args(arguments)
 
     def write() -> None:
         from relightx.sweep.begin import go_on
         from relightx.sweep.report import write_sweep_report
 
-        for path in write_sweep_report(*go_on(options.sweep, _storage(options)), options.out):
+        plan, place = go_on(options.sweep, storage_options(options))
+        for path in write_sweep_report(plan, place, options.out):
             print(path)
 
     return _saying(prog, write)
@@ -121,7 +122,7 @@ def best_main(arguments: list[str], prog: str) -> int:
     parser.add_argument("sweep", metavar="SWEEP", help="directory or s3:// URL of a sweep")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="YAML to write")
     parser.add_argument("--objective", metavar="NAME", help="(default: the sweep's first)")
-    _add_storage(parser)
+    add_storage_flags(parser, reads=False)
     options = parser.parse_args(arguments)
 
     def write() -> None:
@@ -130,7 +131,7 @@ def best_main(arguments: list[str], prog: str) -> int:
         from relightx.sweep.report import best_yaml
         from relightx.sweep.results import ranked, read_results
 
-        plan, place = go_on(options.sweep, _storage(options))
+        plan, place = go_on(options.sweep, storage_options(options))
         objective = options.objective or plan.objectives[0]
         best = ranked(read_results(plan, place), objective)
         if not best:
@@ -148,13 +149,3 @@ def _saying(prog: str, action: Callable[[], int | None]) -> int:
     except (ValueError, OSError) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
-
-
-def _add_storage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--endpoint-url", metavar="URL", help="of a storage that is not AWS's")
-    parser.add_argument("--profile", metavar="NAME", help="of the AWS configuration files")
-    parser.add_argument("--region", metavar="NAME", help="of the bucket")
-
-
-def _storage(options: argparse.Namespace) -> S3Options:
-    return S3Options(options.endpoint_url, options.profile, options.region)

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from relightx.storage import add_storage_flags, storage_options
 from shards.commands.flags import add_flags, given, takes_folder
-from shards.commands.storage import add_storage_flags, storage_options
 from shards.parallel import one_thread
 from shards.progress import progress_of
 from shards.sources import SOURCES, SPLIT_FILES, source, source_module

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from relightx.storage import add_storage_flags, storage_options
 from shards.commands.build import at_least_one
-from shards.commands.storage import add_storage_flags, storage_options
 from shards.parallel import one_thread
 from shards.progress import progress_of
 

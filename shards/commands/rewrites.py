@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from relightx.storage import add_storage_flags, storage_options
 from shards.commands.build import SHARD_MB
-from shards.commands.storage import add_storage_flags, storage_options
 from shards.progress import progress_of
 from shards.splits import FRACTIONS, Assign, file_split, hash_split, parse_fractions
 

@@ -1,7 +1,8 @@
 """Flags for s3:// URLs, the same for every command."""
 
 import argparse
-from typing import Any
+
+from relightx.storage.folder import S3Options
 
 
 def add_storage_flags(group: argparse._ActionsContainer, reads: bool) -> None:
@@ -17,10 +18,8 @@ def add_storage_flags(group: argparse._ActionsContainer, reads: bool) -> None:
         )
 
 
-def storage_options(args: argparse.Namespace) -> Any:
-    """The S3Options that the flags give."""
-    from relightx.storage import S3Options
-
+def storage_options(args: argparse.Namespace) -> S3Options:
+    """What the flags give."""
     return S3Options(
         endpoint_url=args.endpoint_url,
         profile=args.profile,
