@@ -170,6 +170,12 @@ def importance(plan: Plan, trials: Sequence[Trial], metric: str) -> list[tuple[s
     return sorted(found, key=lambda pair: -pair[1])
 
 
+def on_white(svg: str) -> str:
+    """A chart for pages of any colour."""
+    end = svg.index(">") + 1
+    return f'{svg[:end]}<rect width="100%" height="100%" fill="white"/>{svg[end:]}'
+
+
 def _column(plan: Plan, name: str, trials: Sequence[Trial]) -> tuple[list[float], list]:
     axis = next(axis for axis in plan.axes if axis.name == name)
     if axis.draw:

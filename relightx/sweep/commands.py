@@ -98,6 +98,9 @@ def report_main(arguments: list[str], prog: str) -> int:
         metavar="FILE",
         help="(default: %(default)s)",
     )
+    parser.add_argument(
+        "--figures", type=Path, metavar="DIR", help="its charts as SVG files too, for papers"
+    )
     add_storage_flags(parser, reads=False)
     options = parser.parse_args(arguments)
 
@@ -106,7 +109,7 @@ def report_main(arguments: list[str], prog: str) -> int:
         from relightx.sweep.report import write_sweep_report
 
         plan, place = go_on(options.sweep, storage_options(options))
-        for path in write_sweep_report(plan, place, options.out):
+        for path in write_sweep_report(plan, place, options.out, options.figures):
             print(path)
 
     return _saying(prog, write)

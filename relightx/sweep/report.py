@@ -16,7 +16,7 @@ from relightx.metrics import METRICS
 from relightx.stage import duration
 from relightx.storage import Folder
 from relightx.sweep.baselines import read_baselines
-from relightx.sweep.charts import curves, importance, numbered_axis, parallel, trade_off
+from relightx.sweep.charts import curves, importance, numbered_axis, on_white, parallel, trade_off
 from relightx.sweep.plan import Plan
 from relightx.sweep.results import Trial, over_seeds, pareto, ranked, read_results
 from relightx.sweep.trial import Place
@@ -25,10 +25,13 @@ HEADLINES = ("normal_error_deg", "albedo_si_mae", "light_direction_error_deg", "
 _SHOWN = 3
 
 
-def write_sweep_report(plan: Plan, place: Place, out: Path) -> tuple[Path, Path]:
-    """Write OUT, an HTML file, and a CSV of all trials beside it; both paths.
+def write_sweep_report(
+    plan: Plan, place: Place, out: Path, figures: Path | None = None
+) -> list[Path]:
+    """Write OUT, an HTML file, and a CSV of all trials beside it; the paths of all that is written.
 
-    Raises ValueError when no trial has ended.
+    figures: directory for the page's charts as SVG files too. Raises ValueError when no trial has
+    ended.
     """
     trials = read_results(plan, place)
     if not trials:
@@ -41,6 +44,13 @@ def write_sweep_report(plan: Plan, place: Place, out: Path) -> tuple[Path, Path]
     metrics = _metrics(plan, trials)
     baselines = read_baselines(place.folder)
     best = ranked(trials, objective)
+    lines = metrics if numbered_axis(plan) else []
+    pair = _pair(plan, metrics)
+    charts = {f"curve_{metric}": curves(plan, trials, metric, baselines) for metric in lines}
+    if len(best) > 1:
+        charts["parallel"] = parallel(plan, trials, objective)
+    if len(pair) > 1:
+        charts["trade_off"] = trade_off(trials, pair)
     text = page.render(
         title=Path(place.out).name,
         date=datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -48,13 +58,11 @@ def write_sweep_report(plan: Plan, place: Place, out: Path) -> tuple[Path, Path]
         time=duration(sum(trial.seconds for trial in trials)),
         measured="people no trial has seen" if any(t.test for t in trials) else "validation",
         along=numbered_axis(plan),
-        curves=[curves(plan, trials, metric, baselines) for metric in metrics]
-        if numbered_axis(plan)
-        else [],
+        curves=[charts[f"curve_{metric}"] for metric in lines],
         weights=importance(plan, trials, objective),
-        parallel=parallel(plan, trials, objective) if len(best) > 1 else "",
-        trade_off=trade_off(trials, _pair(plan, metrics)) if len(_pair(plan, metrics)) > 1 else "",
-        front=[trial.name for trial in pareto(trials, _pair(plan, metrics))],
+        parallel=charts.get("parallel", ""),
+        trade_off=charts.get("trade_off", ""),
+        front=[trial.name for trial in pareto(trials, pair)],
         objective=objective,
         metrics=[(name, METRICS[name].unit, METRICS[name].meaning) for name in metrics],
         points=_points(plan, trials, metrics),
@@ -66,7 +74,12 @@ def write_sweep_report(plan: Plan, place: Place, out: Path) -> tuple[Path, Path]
         csv=table.name,
         out=place.out,
     )
-    return write_atomically(out, text.encode()), table
+    written = [write_atomically(out, text.encode()), table]
+    if figures:
+        figures.mkdir(parents=True, exist_ok=True)
+        for name, chart in charts.items():
+            written.append(write_atomically(figures / f"{name}.svg", on_white(chart).encode()))
+    return written
 
 
 def best_yaml(plan: Plan, trial: Trial) -> str:

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import asdict
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -97,8 +98,13 @@ def test_what_matters_most_is_named_first(sweep):
 
 def test_the_report_is_one_file_with_a_table_beside_it(sweep, tmp_path, capsys):
     _, place = sweep
-    assert main(["sweep-report", place.out, "--out", str(tmp_path / "page.html")]) == 0
+    options = ["--out", str(tmp_path / "page.html"), "--figures", str(tmp_path / "figures")]
+    assert main(["sweep-report", place.out, *options]) == 0
     assert "page.csv" in capsys.readouterr().out
+    figures = sorted((tmp_path / "figures").iterdir())
+    curves = ["curve_normal_error_deg", "curve_relighting_si_mse"]
+    assert [file.stem for file in figures] == [*curves, "parallel", "trade_off"]
+    assert all(ElementTree.parse(file).getroot().tag.endswith("svg") for file in figures)
     page = (tmp_path / "page.html").read_text()
     for text in ("Along labelled", "mean face", "10 finished", "What matters", "diverged"):
         assert text in page
