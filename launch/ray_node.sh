@@ -24,6 +24,8 @@ elif ((SLURM_NODEID == 0)); then
     own+=(--node-ip-address="$head")
 fi
 read -r -a container <<<"${RELIGHTX_CONTAINER:-}"
+# By default Ray's workers give way to all else on the node; trials are what it is there for.
+export RAY_worker_niceness="${RAY_worker_niceness:-0}"
 
 # Until Ray's head listens; fails when it is gone, or after five minutes.
 await_head() {

@@ -19,6 +19,7 @@ def ray_cluster(address: str | None, **options: Any) -> Iterator[None]:
     options: of ray.init. Raises OSError for a cluster that cannot be joined.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, behind all else on the node
     # "local" and not None: that would join whatever cluster was last started here, also a dead one.
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":

@@ -3,6 +3,10 @@
 Whether a trial is done is not Tune's to know but stands in its `trial.json`: a sweep that goes on
 after anything, a killed driver too, gives Tune the points that have none. So nothing finished is
 repeated, and what Tune kept of the first time is not needed (its restore has lost trials before).
+
+Trials of several processes are started by accelerate's launcher, not by Ray Train: so they are the
+very program that is launched by hand, with the same files of configs/accelerate/, and what ends one
+process ends all. Each is on one node; a sweep gains more from trials side by side.
 """
 
 import math
@@ -10,6 +14,7 @@ import os
 import time
 from typing import Any
 
+import boto3
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -226,12 +231,19 @@ def _tune_storage(place: Place) -> tuple[str, Any]:
         return place.out, None
     from pyarrow.fs import S3FileSystem
 
+    keys: dict[str, Any] = {}
+    if place.s3.profile:  # pyarrow knows of no profiles
+        session = boto3.Session(profile_name=place.s3.profile)
+        found = session.get_credentials().get_frozen_credentials()
+        keys = {"access_key": found.access_key, "secret_key": found.secret_key}
+        keys["session_token"] = found.token
     address = place.s3.endpoint_url
     return place.out.removeprefix("s3://"), S3FileSystem(
         endpoint_override=address and address.split("://")[-1],
         scheme=address.split("://")[0] if address else None,
         region=place.s3.region,
         anonymous=place.s3.unsigned,
+        **keys,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from processes import curves, ended, trained
 from ray_nodes import ray_cluster
+from s3_server import ACCESS_KEY, SECRET_KEY
 from tiny_sweeps import records, steps, sweep, trainings, wait_until, wait_until_gone, write_sweep
 
 from relightx.cli import main
@@ -90,9 +91,20 @@ def test_a_sweep_goes_on_without_a_node_that_is_lost(write, tmp_path):
     assert text.count("training in ") == 2 and ": step 0 to 60" in text
 
 
-def test_a_sweep_is_kept_in_s3(write, tmp_path, s3_server, new_credentials, capsys):
+@pytest.mark.usefixtures("new_credentials")
+def test_a_sweep_is_kept_in_s3(write, tmp_path, s3_server, monkeypatch):
+    (tmp_path / "keys").write_text(
+        f"[ours]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     out, endpoint = s3_server.new_url(), ["--endpoint-url", s3_server.endpoint]
-    file = write(test=[])
+    endpoint += ["--profile", "ours"]
+    file = write()
+    program = sweep("--config", file, "--out", "s3://no-such-bucket/x", *endpoint)
+    said, _ = program.communicate(timeout=120)
+    assert program.returncode == 2 and "no-such-bucket" in said
     said = ended(sweep("--config", file, "--out", out, *endpoint))
     assert "all trials are done" in said
     assert "all trials are done" in ended(sweep("--resume", out, *endpoint))
