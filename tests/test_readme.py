@@ -53,6 +53,7 @@ SMALLER = {
     "relightx bench-train": "--steps 1 --warm-up 1",
     "relightx runs": "",
     "relightx sweep --config configs/sweep/smoke.yaml": "",
+    "relightx sweep --config configs/sweep/supervision.yaml": "--dry-run",
     "relightx sweep-report": "",
     "relightx sweep-best": "",
     "relightx evaluate": "--lights 3",
@@ -64,6 +65,8 @@ SMALLER = {
     "python tests/benchmarks/training_recipe.py": "--size 32 --rounds 1",
     "python tests/benchmarks/training_processes.py": "--size 32 --portraits 1 --steps 1 --rounds 1",
     "python tests/benchmarks/checkpointing.py": "--width 8 --size 32 --rounds 1 --every 4",
+    "python tests/benchmarks/sweeping.py --many": "--many 3",
+    "python tests/benchmarks/sweeping.py": "--minutes 0.02 --size 32 --width 8",
     "python tests/benchmarks/training_gpu.py": "--size 32 --portraits 2 --steps 1"
     " --precision float32 --presets unet:8",
     "python tests/benchmarks/photometric_stereo.py": "",
@@ -115,6 +118,7 @@ photographs = pytest.mark.skipif(
 def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
     environment = {
         **os.environ,
+        "OMP_NUM_THREADS": "1",  # other tests have the other core
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)

@@ -16,7 +16,11 @@ from processes import parent
 
 # Ray takes 127.0.0.1 for the address that others reach this machine by; not so its neighbours.
 HEAD, WORKER = "127.0.0.2", "127.0.0.3"
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_worker_niceness": "0",  # else the tests beside it leave it no core
+}
 
 
 class RayNodes:
