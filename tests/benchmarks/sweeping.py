@@ -1,12 +1,12 @@
 """What a sweep costs beside the same trainings made by hand, and what many trials leave behind.
 
-    python tests/benchmarks/sweeping.py [--minutes 3] [--rounds 1]
+    python tests/benchmarks/sweeping.py [--minutes 3] [--trials 2] [--rounds 1]
     python tests/benchmarks/sweeping.py --many 200
 
-The first trains four times for so many minutes, as many at a time as there are cores, by hand and
-as a sweep in turn, and prints the ratio of the wall times, Ray's start included. The second sweeps
-many trainings of two steps and looks at the driver every few trials: memory, open files, threads,
-processes below it. Medians of the second and of the last quarter of the trials are compared.
+The first trains so many times for so many minutes, as many at a time as there are cores, by hand
+and as a sweep in turn, and prints the ratio of the wall times, Ray's start included. The second
+sweeps many trainings of two steps and looks at the driver every few trials: memory, open files,
+threads, processes below it. Medians of the second and of the last quarter are compared.
 """
 
 import argparse
@@ -24,8 +24,6 @@ import yaml
 from checkpointing import noise_shards
 
 from relightx.tracking import read_log
-
-TRIALS = 4
 
 
 def write_plan(place: Path, steps: int, seeds: int, size: int, width: int) -> Path:
@@ -78,20 +76,20 @@ def overhead(options: argparse.Namespace, place: Path) -> None:
             list(pool.map(lambda seed: by_hand(place, out, seed), range(count)))
         return time.perf_counter() - began
 
-    write_plan(place, 40, TRIALS, options.size, options.width)
+    write_plan(place, 40, options.trials, options.size, options.width)
     trained_all(place / "rate", cores)
     rate = read_log(place / "rate" / "0" / "metrics.jsonl")[-2]["images_per_s"] / 8
     steps = max(4, int(options.minutes * 60 * rate))
-    plan = write_plan(place, steps, TRIALS, options.size, options.width)
+    plan = write_plan(place, steps, options.trials, options.size, options.width)
     ratios, hands = [], []
     for number in range(options.rounds):
-        hands.append(trained_all(place / f"hand{number}", TRIALS))
+        hands.append(trained_all(place / f"hand{number}", options.trials))
         began = time.perf_counter()
         if swept(plan, place / f"out{number}").wait():
             sys.exit("the sweep failed")
         ratios.append((time.perf_counter() - began) / hands[-1])
         print(f"round {number + 1}: by hand {hands[-1]:.0f} s, ratio {ratios[-1]:.3f}", flush=True)
-    print(f"{TRIALS} trainings of {steps} steps, {cores} at a time: by hand", end=" ")
+    print(f"{options.trials} trainings of {steps} steps, {cores} at a time: by hand", end=" ")
     print(f"{statistics.median(hands):.0f} s, as a sweep {statistics.median(ratios):.3f} times")
 
 
@@ -141,6 +139,7 @@ def many(options: argparse.Namespace, place: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--minutes", type=float, default=3.0, help="of a training")
+    parser.add_argument("--trials", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--width", type=int, default=16)
