@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a module of relightx imports only from rows above its own. `data` and `model`
 # are folders, whose own modules may import each other without a circle.
 LAYERS = (
-    ("color", "codec", "metatext", "raycluster", "sh", "stage", "storage"),
+    ("color", "codec", "metatext", "parent", "raycluster", "sh", "stage", "storage"),
     ("batch", "sample", "index"),
     ("picture", "boards"),
     ("environment", "data", "model", "losses", "metrics", "optim", "face", "tracking"),

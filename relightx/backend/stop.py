@@ -4,14 +4,12 @@ SLURM asks with SIGUSR1 before the time limit and with SIGTERM when it takes the
 person with Ctrl-C or with a file RUN/STOP. A process that is asked only notes it. After each step
 all exchange what they noted, and read the answer after the next: nobody waits for it.
 
-The kernel asks too (Linux): with SIGTERM, in the processes of a launcher that is killed. It would
-leave them training, unseen, beside the run that goes on in the same directory.
+Processes whose launcher is killed are asked by the kernel, with SIGTERM. Else they would train on,
+unseen, beside the run that is resumed in the same directory.
 """
 
-import ctypes
 import os
 import signal
-import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -20,6 +18,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from relightx.parent import signal_when_parent_ends
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STOP_FILE = "STOP"
@@ -30,7 +30,6 @@ STOPPED = 3
 """Exit status of a run that was asked to stop, and can be resumed."""
 _LOOK_S = 1.0
 _LAUNCHED = "TORCHELASTIC_RUN_ID"  # in the environment of torchrun's processes
-_PR_SET_PDEATHSIG = 1
 
 
 class Stop:
@@ -54,8 +53,8 @@ class Stop:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 self._going.callback(signal.signal, number, signal.signal(number, self._note))
-            if _LAUNCHED in os.environ and sys.platform == "linux":
-                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+            if _LAUNCHED in os.environ:
+                signal_when_parent_ends(signal.SIGTERM)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,9 +6,10 @@ import signal
 import cv2
 import torch
 
+from relightx.parent import signal_when_parent_ends
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 _TRIM_BYTES, _MMAP_BYTES = 1 << 29, 1 << 25
-_PR_SET_PDEATHSIG = 1
 _LAST_S = 60
 
 
@@ -28,9 +29,7 @@ def outlive_signals() -> None:
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_S))
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    signal_when_parent_ends(signal.SIGKILL)
 
 
 def use_one_thread() -> None:

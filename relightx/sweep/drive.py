@@ -25,6 +25,7 @@ from relightx.metrics import METRICS
 from relightx.raycluster import ray_cluster
 from relightx.storage import LocalFolder
 from relightx.sweep.plan import SEED, Axis, Early, Plan, first_point, trial_name
+from relightx.sweep.training import await_ended
 from relightx.sweep.trial import (
     EARLY,
     FINISHED,
@@ -75,7 +76,11 @@ def drive(plan: Plan, place: Place, address: str | None = None, nodes: int = 1) 
             ),
             run_config=_run_config(plan, place),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        finally:
+            # A node may be taken away when its Ray is gone, with what has not saved yet.
+            await_ended(place.trial_directories)
     found = ended_trials(place)
     wanted = plan.trials if plan.search == "optuna" else len(points) + len(done)
     return len(found) >= wanted

@@ -4,7 +4,6 @@ The training gets SIGTERM when who started it is gone, saves, and ends; it holds
 so that a trial that is begun again elsewhere on the node waits for it.
 """
 
-import ctypes
 import fcntl
 import json
 import os
@@ -13,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from relightx.backend.stop import REQUEUE_FILE, STOPPED
 from relightx.backend.watch import STATUS as HANGS
 from relightx.index import write_atomically
+from relightx.parent import below
 from relightx.sweep.plan import Plan
 from relightx.tracking import LOG_NAME, read_log
 
@@ -26,10 +27,9 @@ OUTPUT = "training.log"
 PRESETS = Path("configs/accelerate")
 """Below the directory that relative paths are meant from."""
 _POLL_S = 0.25
-_LOCK_S = 120.0
+_LOCK, _LOCK_S = ".lock", 120.0
 _NOTE_S = 5.0
 _CLOCK = ".seconds"
-_PR_SET_PDEATHSIG = 1
 _SIGKILL = "Signal 9 (SIGKILL)"  # as a launcher tells it
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _NO_MEMORY = ("out of memory", "not enough memory", "allocate memory", "memoryerror")
@@ -86,6 +86,14 @@ def train_once(plan: Plan, run: Path, directory: str, report: Report) -> Life:
     if status in (STOPPED, HANGS) or (status and (run / REQUEUE_FILE).exists()):
         raise Interrupted(f"{run.name}: its training ended with status {status}: {life.words}")
     return life
+
+
+def await_ended(runs: Path) -> None:
+    """Wait until no training below a directory is left, a while at most: what is stopped saves."""
+    until = time.monotonic() + _LOCK_S
+    for path in runs.glob(f"*/{_LOCK}"):
+        with suppress(Interrupted, OSError):
+            os.close(_locked(path, until))
 
 
 def seconds_trained(run: Path) -> float:
@@ -147,35 +155,29 @@ def _command(plan: Plan, run: Path) -> list[str]:
 
 
 def _started(command: list[str], run: Path, directory: str) -> subprocess.Popen:
-    lock = _locked(run / ".lock")
+    lock = _locked(run / _LOCK, time.monotonic() + _LOCK_S)
     (run / REQUEUE_FILE).unlink(missing_ok=True)  # of the life before
-    parent = os.getpid()
-
-    def prepare() -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-        if os.getppid() != parent:
-            os._exit(STOPPED)
-
     try:
         with open(run / OUTPUT, "ab") as output:
             return subprocess.Popen(
-                command,
+                below(command),
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 pass_fds=[lock],
-                preexec_fn=prepare,
                 start_new_session=True,  # Ctrl-C is for the sweep, which stops its trials
             )
     finally:
         os.close(lock)
 
 
-def _locked(path: Path) -> int:
-    """A lock that lasts until all who have the descriptor are gone."""
+def _locked(path: Path, until: float) -> int:
+    """A lock that lasts until all who have the descriptor are gone; where there are locks at all.
+
+    Raises Interrupted when another one has it until then.
+    """
     file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-    until = time.monotonic() + _LOCK_S
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -187,6 +189,8 @@ def _locked(path: Path) -> int:
                     f"{path.parent}: another process has trained there for {_LOCK_S:.0f} s"
                 ) from None
             time.sleep(_POLL_S)
+        except OSError:  # no locks there, as on some cluster file systems
+            return file
 
 
 def _telling(output: Path, begin: int) -> str:

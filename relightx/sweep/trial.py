@@ -64,12 +64,13 @@ class Place:
     def trial(self, name: str) -> Folder:
         return self.folder.child(TRIALS).child(name)
 
-    def run_directory(self, name: str) -> Path:
+    @property
+    def trial_directories(self) -> Path:
         """On this node; a folder of the temporary directory where trials are kept in S3."""
         if isinstance(self.folder, LocalFolder):
-            return Path(self.out) / TRIALS / name
+            return Path(self.out) / TRIALS
         sweep = hashlib.sha256(self.folder.url.encode()).hexdigest()[:10]
-        return Path(tempfile.gettempdir()) / f"relightx-sweep-{os.getuid()}" / sweep / name
+        return Path(tempfile.gettempdir()) / f"relightx-sweep-{os.getuid()}" / sweep
 
 
 def read_record(folder: Folder) -> dict[str, Any] | None:
@@ -107,7 +108,7 @@ def run_trial(
     ended = read_record(folder)
     if ended is not None:
         return ended
-    run = place.run_directory(name)
+    run = place.trial_directories / name
     run.mkdir(parents=True, exist_ok=True)
     config = config_to_dict(plan.config_of(point))
     config["run"] |= {"dir": str(run), "resume": True, "project": "sweep", "boards": []}

@@ -16,10 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import yaml
 from checkpointing import noise_shards
 
@@ -93,26 +93,13 @@ def overhead(options: argparse.Namespace, place: Path) -> None:
     print(f"{statistics.median(hands):.0f} s, as a sweep {statistics.median(ratios):.3f} times")
 
 
-def below(process: int) -> Iterator[int]:
-    """Processes that a process has started, and theirs."""
-    try:
-        threads = list(Path(f"/proc/{process}/task").iterdir())
-        found = [int(c) for t in threads for c in (t / "children").read_text().split()]
-    except OSError:
-        return
-    for child in found:
-        yield child
-        yield from below(child)
-
-
-def looked_at(process: int) -> dict[str, float]:
+def looked_at(process: psutil.Process) -> dict[str, float]:
     """MB of memory, open files and threads of a process, and the processes below it."""
-    status = Path(f"/proc/{process}/status").read_text().split()
     return {
-        "MB": int(status[status.index("VmRSS:") + 1]) / 1000,
-        "open files": len(os.listdir(f"/proc/{process}/fd")),
-        "threads": int(status[status.index("Threads:") + 1]),
-        "processes": len(list(below(process))),
+        "MB": process.memory_info().rss / 1e6,
+        "open files": process.num_fds(),
+        "threads": process.num_threads(),
+        "processes": len(process.children(recursive=True)),
     }
 
 
@@ -123,7 +110,7 @@ def many(options: argparse.Namespace, place: Path) -> None:
     while program.poll() is None:
         done = trials(out)
         if done >= len(seen) * max(1, options.many // 40):
-            seen.append(looked_at(program.pid) | {"trials": done})
+            seen.append(looked_at(psutil.Process(program.pid)))
         time.sleep(0.2)
     if program.returncode or trials(out) != options.many:
         sys.exit(f"the sweep ended with {program.returncode} and {trials(out)} trials")

@@ -74,19 +74,6 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
-def parent(pid: int) -> int:
-    """The process that started another, or took it over."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended, though nobody may have asked how."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def rank_of(pid: int) -> int | None:
     """The rank that a launcher has given to a process."""
     for variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from processes import parent
+import psutil
 
 # Ray takes 127.0.0.1 for the address that others reach this machine by; not so its neighbours.
 HEAD, WORKER = "127.0.0.2", "127.0.0.3"
@@ -32,11 +32,7 @@ class RayNodes:
 
     def is_on_worker(self, process: int) -> bool:
         """Whether a process of Ray's, or one that it started, is the worker node's."""
-        while process > 1:
-            if process == self._nodes[1].pid:
-                return True
-            process = parent(process)
-        return False
+        return any(other.pid == self._nodes[1].pid for other in psutil.Process(process).parents())
 
     def lose_worker(self) -> None:
         """Kill the worker node."""

@@ -77,7 +77,8 @@ def trainings(out: Path) -> dict[int, str]:
         except OSError:
             continue
         asked = [word for word in words if word.startswith(f"{out}/trials/")]
-        if "relightx.train" in words and asked:
+        # Not that which stands between a training and Ray.
+        if "relightx.train" in words and "relightx.parent" not in words and asked:
             found[int(entry.name)] = Path(asked[0]).parent.name
     return found
 

@@ -3,12 +3,12 @@
 import signal
 
 from processes import ended
-from tiny_sweeps import records, sweep, wait_until, wait_until_gone, write_sweep
+from tiny_sweeps import records, sweep, wait_until, wait_until_gone
 
 from relightx.sweep.trial import EARLY, FINISHED
 
 
-def test_optuna_learns_and_bad_trials_end_early_also_after_a_kill(tiny_shards, tmp_path):
+def test_optuna_learns_and_bad_trials_end_early_also_after_a_kill(write, tmp_path):
     space = {
         "optim.learning_rate": {"log_uniform": [1e-7, 3e-3]},
         "loss.cross_relighting": {"uniform": [0.0, 2.0]},
@@ -16,7 +16,7 @@ def test_optuna_learns_and_bad_trials_end_early_also_after_a_kill(tiny_shards, t
     }
     settings = {"run.validate_every": 10, "run.log_every": 10, "run.checkpoint_every": 10}
     searched = {"search": "optuna", "trials": 8, "early": {"grace": 1, "reduction": 2}}
-    file = write_sweep(tmp_path, tiny_shards, 40, space=space, set=settings, **searched)
+    file = write(40, space=space, set=settings, **searched)
     out = tmp_path / "out"
     program = sweep("--config", file, "--out", out)
     wait_until(lambda: len(records(out)) >= 3, program, 240)

@@ -2,21 +2,15 @@
 
 import os
 import signal
-from functools import partial
 
+import psutil
 import pytest
-from processes import curves, ended, parent, trained
-from tiny_sweeps import records, steps, sweep, trainings, wait_until, wait_until_gone, write_sweep
+from processes import curves, ended, trained
+from tiny_sweeps import records, steps, sweep, trainings, wait_until, wait_until_gone
 
 from relightx.storage import S3Options
 from relightx.sweep.begin import go_on
 from relightx.sweep.results import read_results
-
-
-@pytest.fixture
-def write(tiny_shards, tmp_path):
-    """write(**changed): the file of a sweep of tiny trainings."""
-    return partial(write_sweep, tmp_path, tiny_shards)
 
 
 def test_trials_are_the_trainings_made_by_hand_and_a_bad_one_is_noted(write, tmp_path, tiny_shards):
@@ -62,8 +56,7 @@ def test_whatever_is_killed_only_what_is_missing_is_done_again(write, tmp_path):
     said, _ = program.communicate(timeout=120)
     assert program.returncode == 3, said
     assert f"go on with relightx sweep --resume {out}" in said
-    wait_until_gone(out)
-    assert not records(out)
+    assert not trainings(out) and not records(out)
     begun = {run.name: steps(run) for run in out.glob("trials/*")}
 
     # The driver is killed, when one trial is done.
@@ -78,7 +71,7 @@ def test_whatever_is_killed_only_what_is_missing_is_done_again(write, tmp_path):
     # A worker of Ray's is killed, then a training.
     program = sweep("--resume", out)
     process = wait_until(lambda: next(iter(trainings(out)), None), program)
-    os.kill(parent(process), signal.SIGKILL)
+    psutil.Process(process).parent().parent().kill()
     process = wait_until(lambda: next(iter(trainings(out).keys() - {process}), None), program)
     os.kill(process, signal.SIGKILL)
     said = ended(program)
@@ -86,9 +79,9 @@ def test_whatever_is_killed_only_what_is_missing_is_done_again(write, tmp_path):
     assert {r["state"] for r in found.values()} == {"finished"} and len(found) == 4, said
     for name, time_written in kept.items():
         assert (out / "trials" / name / "trial.json").stat().st_mtime == time_written
-    for name in begun:  # it went on, it did not begin anew
+    for name, step in begun.items():  # what was stopped had saved
         text = (out / "trials" / name / "training.log").read_text()
-        assert any(f": step {step} to 120" in text for step in range(5, 120)), text
+        assert f": step {step} to 120" in text, text
     assert "all trials are done" in ended(sweep("--resume", out))
 
 

@@ -1,22 +1,15 @@
 """What a trial meets: too little memory, several processes, a shared GPU, a lost node, S3."""
 
 import signal
-from functools import partial
 from pathlib import Path
 
 import pytest
 from processes import curves, ended, trained
 from ray_nodes import ray_cluster
 from s3_server import ACCESS_KEY, SECRET_KEY
-from tiny_sweeps import records, steps, sweep, trainings, wait_until, wait_until_gone, write_sweep
+from tiny_sweeps import records, steps, sweep, trainings, wait_until, wait_until_gone
 
 from relightx.cli import main
-
-
-@pytest.fixture
-def write(tiny_shards, tmp_path):
-    """write(**changed): the file of a sweep of tiny trainings."""
-    return partial(write_sweep, tmp_path, tiny_shards)
 
 
 def test_a_trial_that_does_not_fit_into_memory_is_noted_and_the_sweep_goes_on(write, tmp_path):
