@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import (
     DeepSpeedPlugin,
     DistributedType,
@@ -80,6 +81,8 @@ class Backend:
                 self.launched, optim, precision, is_cpu, run.accumulation, micro_batch
             )
         os.environ["ACCELERATE_USE_FSDP"] = "false"  # see above
+        # Accelerate keeps the settings of a process's first run, and refuses others.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(**arguments)
         self._check_processes()
         if self.accelerator.device.type == "cpu":

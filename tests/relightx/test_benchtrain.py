@@ -1,6 +1,7 @@
 """`relightx bench-train` says how fast a configuration trains and what limits it."""
 
 import pytest
+import torch
 
 from relightx.backend import Backend
 from relightx.benchtrain import bench_train, main
@@ -34,6 +35,14 @@ def test_reading_is_part_of_a_step_and_micro_batches_are_added(tiny_shards):
     assert measured(data).loader_wait > 0.02
     halves = measured([*data, "--run.accumulation=2"])
     assert halves.images_per_s == pytest.approx(8 / halves.step_s)
+
+
+def test_one_process_can_train_in_one_precision_and_then_in_another():
+    for precision, kind in [("float32", torch.float32), ("bf16", torch.bfloat16)]:
+        config = parse_config([*SMALL, f"--run.precision={precision}"])
+        backend = Backend(config.run, config.optim, config.data.batch_size)
+        with backend.accelerator.autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
 
 
 def test_the_command_prints_a_table(capsys):
