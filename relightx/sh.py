@@ -151,11 +151,11 @@ def mirror(sh: Float[Tensor, "*batch 9"]) -> Float[Tensor, "*batch 9"]:
 @lru_cache(1)
 def _samples() -> tuple[Float[Tensor, "32 3"], Float[Tensor, "9 32"]]:
     """Directions, and what solves for the coefficients of a function from its values there."""
-    sample = _spread_directions(32)
+    sample = spread_directions(32)
     return sample, torch.linalg.pinv(sh_basis(sample))
 
 
-def _spread_directions(count: int) -> Float[Tensor, "{count} 3"]:
+def spread_directions(count: int) -> Float[Tensor, "{count} 3"]:
     """Directions spread evenly over the sphere (Fibonacci lattice)."""
     index = torch.arange(count, dtype=torch.float64)
     y = 1 - 2 * (index + 0.5) / count

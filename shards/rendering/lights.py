@@ -73,11 +73,11 @@ def _random_environment(
     sh = torch.zeros(3, 9)
     for name, share in zip(chosen, shares, strict=True):
         original = torch.from_numpy(_balanced(rng, environments[name]))
-        turned = rotate(original, _random_turn(rng))
+        turned = rotate(original, random_turn(rng))
         for _ in range(20):
-            if not _is_back_lit(turned):
+            if not is_back_lit(turned):
                 break
-            turned = rotate(original, _random_turn(rng))
+            turned = rotate(original, random_turn(rng))
         sh += float(share) * turned
     # Walls and air around the sitter fill the shade that the map alone leaves too deep.
     fill = float(rng.uniform(0.1, 0.35))
@@ -87,13 +87,13 @@ def _random_environment(
 
 def _random_lamps(rng: np.random.Generator) -> Light:
     count = int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))
-    sh = ambient_light(float(rng.uniform(0.08, 0.5))) * _tint(rng)[:, None]
+    sh = ambient_light(float(rng.uniform(0.08, 0.5))) * tint(rng)[:, None]
     for strength in rng.uniform(0.3, 1.0, count):
-        sh = sh + float(strength) * directional_light(_lamp_direction(rng)) * _tint(rng)[:, None]
+        sh = sh + float(strength) * directional_light(lamp_direction(rng)) * tint(rng)[:, None]
     return Light(f"lamps {count}", sh.numpy())
 
 
-def _lamp_direction(rng: np.random.Generator) -> torch.Tensor:
+def lamp_direction(rng: np.random.Generator) -> torch.Tensor:
     """Mostly from in front and above, up to a little behind the face."""
     azimuth = np.clip(rng.normal(0, 50), -110, 110)
     elevation = np.clip(rng.normal(25, 28), -40, 85)
@@ -102,7 +102,7 @@ def _lamp_direction(rng: np.random.Generator) -> torch.Tensor:
     return torch.tensor(direction, dtype=torch.float32)
 
 
-def _tint(rng: np.random.Generator) -> torch.Tensor:
+def tint(rng: np.random.Generator) -> torch.Tensor:
     """Colour of a lamp between warm and cool, of mean 1."""
     warm = rng.normal(0, 0.16)
     colour = np.exp(np.array([warm, rng.normal(0, 0.03), -warm]))
@@ -116,14 +116,14 @@ def _balanced(rng: np.random.Generator, sh: Float[np.ndarray, "3 9"]) -> Float[n
     return (sh * (gain / (gain * ambient).mean())[:, None]).astype(np.float32)
 
 
-def _is_back_lit(sh: torch.Tensor) -> bool:
+def is_back_lit(sh: torch.Tensor) -> bool:
     ahead = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
     linear = sh_basis(ahead) * torch.tensor([1.0, 2 / 3, 2 / 3, 2 / 3, 0, 0, 0, 0, 0])
     front, back = (sh.mean(dim=0) @ linear.T).tolist()
     return back > (1 + _BACK_LIT) * max(front, 0)
 
 
-def _random_turn(rng: np.random.Generator) -> torch.Tensor:
+def random_turn(rng: np.random.Generator) -> torch.Tensor:
     """Any angle about the vertical, tilted a little."""
     about_y = rng.uniform(-np.pi, np.pi)
     tilt = rng.normal(0, np.radians(10), 2)

@@ -44,6 +44,7 @@ class Appearance:
     mottle, freckles: strength of the unevenness. lips: extra blood of the lips.
     lipstick: its opacity, with lip_colour. brow_*: density, thickness and rise of the brows.
     iris, cloth: colours. collar: height of the collar, decimetres. offset: of the random fields.
+    oil: 0 (matt skin) to 1.
     """
 
     melanin: float
@@ -63,6 +64,7 @@ class Appearance:
     collar: float
     offset: float
     hair: Hair
+    oil: float
 
 
 def random_appearance(rng: np.random.Generator, person: Person) -> Appearance:
@@ -93,6 +95,7 @@ def random_appearance(rng: np.random.Generator, person: Person) -> Appearance:
         collar=float(rng.uniform(5.55, 5.95)),
         offset=float(rng.uniform(0, 100)),
         hair=hair,
+        oil=float(rng.beta(2, 2)),
     )
 
 
@@ -134,7 +137,7 @@ def surface_albedo(
     albedo = _over(albedo, np.array([0.09, 0.022, 0.018]), cavity)
     weave = 1 + 0.06 * field(place, "fine", appearance.offset)
     cloth = weave[:, None] * np.array(appearance.cloth)
-    dressed = _clothed(template, appearance) * (1 - hair_cover)
+    dressed = clothed(template, appearance) * (1 - hair_cover)
     albedo = _over(albedo, cloth, dressed)
     return np.clip(albedo, 0.003, 0.92), hair_cover
 
@@ -236,7 +239,8 @@ def _lashes(template: np.ndarray, appearance: Appearance) -> np.ndarray:
     return rim * upper * appearance.lash_density
 
 
-def _clothed(template: np.ndarray, appearance: Appearance) -> np.ndarray:
+def clothed(template: np.ndarray, appearance: Appearance) -> np.ndarray:
+    """How far places are covered by cloth, 0 to 1."""
     # The collar is higher at the nape than at the throat, and the shoulders are covered.
     collar = appearance.collar - 0.25 * np.clip(template[:, 2] - 0.3, -1, 1)
     collar += 0.9 * np.maximum(np.abs(template[:, 0]) - 0.5, 0)

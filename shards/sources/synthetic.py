@@ -8,6 +8,7 @@ function of its number and the seed alone. Terms: CC0 mesh and maps, so the pict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from shards.group import Group
 from shards.rendering.synthetic import render_head, synthetic_jobs
@@ -20,6 +21,8 @@ def synthetic(
     size: int = 128,
     seed: int = 0,
     environments: Path | None = None,
+    light: Literal["sh", "traced"] = "sh",
+    framing: Literal["portrait", "face"] = "portrait",
 ) -> Iterator[Group]:
     """Groups of rendered heads.
 
@@ -31,9 +34,17 @@ def synthetic(
         size: side in px
         seed: of everything random
         environments: folder of .hdr or .exr maps, instead of those shipped
+        framing: portrait (the whole head) or face (cropped as aligned photographs are)
+        light: sh (as in the SfSNet set: no shadow, no gloss) or traced (with both, and all labels)
     """
     jobs = synthetic_jobs(
-        heads=heads, lights=lights, size=size, seed=seed, environments=environments
+        heads=heads,
+        lights=lights,
+        size=size,
+        seed=seed,
+        environments=environments,
+        light=light,
+        framing=framing,
     )
     for job in jobs:
         name = f"head{job.head:06d}"

@@ -19,7 +19,7 @@ from relightx.face import (
 )
 from relightx.picture import read_picture
 from shards.labelling.skin_mask import skin_mask
-from shards.rendering import synthetic
+from shards.rendering import scene, synthetic
 
 SIZE = 256
 PHOTOGRAPH = Path(relightx.__file__).parent / "photos" / "astronaut.jpg"
@@ -143,13 +143,13 @@ def test_hair_and_beard_of_rendered_heads_are_left_out_and_their_skin_is_kept(
 ):
     """Heads 3 and 17 have beards, 10 and 20 dark skin under black and under white hair."""
     portrait = synthetic.synthetic_one(head, lights=4, size=256, seed=5)
-    surface_albedo = synthetic.surface_albedo
+    surface_albedo = scene.surface_albedo
 
     def hair_as_albedo(*surface):
         hair = surface_albedo(*surface)[1]
         return np.repeat(hair[:, None], 3, axis=1), hair
 
-    monkeypatch.setattr(synthetic, "surface_albedo", hair_as_albedo)
+    monkeypatch.setattr(scene, "surface_albedo", hair_as_albedo)
     hair = synthetic.synthetic_one(head, lights=1, size=256, seed=5).albedo[..., 1]
     image = portrait.linear_image().mean(axis=0)
     image = image / np.float32(np.percentile(image, 99))

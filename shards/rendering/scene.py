@@ -1,0 +1,241 @@
+"""A head before the camera, and what each pixel shows of it: no light yet.
+
+Lengths are MakeHuman's decimetres, the origin lies between chin and hairline; frame of relightx:
++x right in the picture, +y up, +z to the camera.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+
+from shards.rendering import makehuman
+from shards.rendering.gloss import gloss
+from shards.rendering.hair import hair_offsets, surface_place
+from shards.rendering.heads import Person, head_vertices
+from shards.rendering.lights import rotation
+from shards.rendering.noise import field
+from shards.rendering.render import (
+    Camera,
+    Fragments,
+    average_samples,
+    project,
+    rasterise,
+    vertex_normals,
+    view_directions,
+)
+from shards.rendering.skin import Appearance, eye_albedo, surface_albedo
+from shards.rendering.subdivision import Subdivision
+
+_SAMPLES = 2  # along each side of a pixel
+_CHIN, _HAIRLINE = (0.0, 6.17, 1.37), (0.0, 8.05, 1.37)
+_POSE_DEG = (25.0, 12.0, 6.0)  # largest yaw, pitch and roll
+FRAMINGS = {"portrait": (0.67, 0.76), "face": (0.95, 1.2)}
+"""Shares of the picture's height from chin to hairline: the whole head, or the face alone."""
+
+
+class Surface(NamedTuple):
+    """The refined mesh that all heads share.
+
+    template: undeformed place of each vertex. weights: lips, ears and mouth cavity.
+    first_eye: triangles from here on are eyes. chin, hairline: numbers of two vertices.
+    """
+
+    refine: Subdivision
+    triangles: Integer[np.ndarray, "triangles 3"]
+    template: Float[np.ndarray, "vertices 3"]
+    weights: Float[np.ndarray, "vertices 3"]
+    first_eye: int
+    chin: int
+    hairline: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A posed head and what is seen of it.
+
+    vertices, triangles: its mesh. albedo, normal (with fine relief), mask: the labels.
+    place: where one of a pixel's samples lies. facing: unit normal there without fine relief.
+    view: unit vector to the camera. roughness: of the gloss, 0 to 1 (GGX's alpha is its square).
+    gloss: reflectance of the gloss when looked at straight on. skin, eye: share of the pixel.
+    camera: of a picture with `samples` times as many pixels along a side.
+    """
+
+    vertices: Float[np.ndarray, "vertices 3"]
+    triangles: Integer[np.ndarray, "triangles 3"]
+    albedo: Float[np.ndarray, "size size 3"]
+    normal: Float[np.ndarray, "size size 3"]
+    mask: Bool[np.ndarray, "size size"]
+    place: Float[np.ndarray, "size size 3"]
+    facing: Float[np.ndarray, "size size 3"]
+    view: Float[np.ndarray, "size size 3"]
+    roughness: Float[np.ndarray, "size size"]
+    gloss: Float[np.ndarray, "size size"]
+    skin: Float[np.ndarray, "size size"]
+    eye: Float[np.ndarray, "size size"]
+    camera: Camera
+    samples: int = _SAMPLES
+
+    @property
+    def depth(self) -> Float[np.ndarray, "size size"]:
+        """Along the view axis from the camera, decimetres; 0 outside the mask."""
+        return np.where(self.mask, self.camera.distance - self.place[..., 2], 0).astype(np.float32)
+
+
+def random_scene(
+    person: Person,
+    appearance: Appearance,
+    rng: np.random.Generator,
+    size: int,
+    framing: str = "portrait",
+) -> Scene:
+    """A person in a random pose before a random camera; framing: one of FRAMINGS."""
+    surface = head_surface()
+    refined = surface.refine(head_vertices(person))
+    height = float(np.linalg.norm(refined[surface.hairline] - refined[surface.chin]))
+    middle = (refined[surface.hairline] + refined[surface.chin]) / 2
+    lips, ears, _ = surface.weights.T
+    refined += hair_offsets(surface.template, lips, ears, appearance.hair)
+    normals = vertex_normals(refined, surface.triangles)
+    turn = _random_pose(rng)
+    side = size * _SAMPLES
+    distance, share = float(rng.uniform(8, 18)), float(rng.uniform(*FRAMINGS[framing]))
+    camera = Camera(distance, share * side / height, _jittered_centre(rng, side, share))
+    placed = _turned(refined - middle, turn)
+    seen = rasterise(project(placed, camera), surface.triangles, side, side)
+    known = np.concatenate((normals, surface.template, surface.weights, placed), axis=1)
+    at = seen.interpolate(known.astype(np.float32), surface.triangles)
+    gaze = turn.T @ np.array([0, 0, 1.0]) + rng.normal(0, 0.1, 3) * (1, 0.5, 0)
+    gaze *= (0.5, 0.5, 1)  # less than all the way: the eyes also follow the head
+    on_eye = seen.triangle >= surface.first_eye
+    albedo, bump, hair = _shade_free(at, on_eye, gaze, appearance)
+    normal = _turned(at[:, :3] + bump, turn)
+    materials = gloss(at[:, 3:6], at[:, 6], hair, on_eye, appearance)
+    mean, mask = average_samples(
+        np.concatenate((albedo, normal, materials), axis=1), seen.pixel, size, _SAMPLES
+    )
+    mean *= mask[..., None]
+    view = view_directions(camera, side, _SAMPLES)
+    place, facing = _one_sample(seen, at[:, 9:], _turned(at[:, :3], turn), size)
+    return Scene(
+        placed,
+        surface.triangles,
+        albedo=mean[..., :3],
+        normal=_facing(mean[..., 3:6], view),
+        mask=mask,
+        place=place,
+        facing=_facing(facing, view),
+        view=view.astype(np.float32),
+        roughness=mean[..., 6],
+        gloss=mean[..., 7],
+        skin=mean[..., 8],
+        eye=mean[..., 9],
+        camera=camera,
+    )
+
+
+def _shade_free(
+    at: Float[np.ndarray, "num 12"],
+    on_eye: Bool[np.ndarray, "num"],
+    gaze: Float[np.ndarray, "3"],
+    appearance: Appearance,
+) -> tuple[
+    Float[np.ndarray, "num 3"],
+    Float[np.ndarray, "num 3"],
+    Float[np.ndarray, "num"],
+]:
+    """Of each sample: albedo, what its fine relief adds to the normal, how far hair covers it."""
+    template, on_skin = at[:, 3:6], ~on_eye
+    albedo = np.empty((len(at), 3), np.float32)
+    unit_gaze = gaze / np.linalg.norm(gaze)
+    albedo[on_eye] = eye_albedo(template[on_eye], unit_gaze, appearance)
+    skin = template[on_skin]
+    albedo[on_skin], hair = surface_albedo(skin, *at[on_skin, 6:9].T, appearance)
+    place = surface_place(skin)
+    strands = field(place, "strands", appearance.hair.offset + 1)
+    curls = field(place, "fine", appearance.hair.offset + 4)
+    curl = appearance.hair.curl
+    relief = hair * ((1 - curl) * 0.22 * strands + curl * 0.25 * curls)
+    relief += (1 - hair) * 0.02 * field(place, "fine", appearance.offset + 9)
+    bump = np.zeros((len(at), 3), np.float32)
+    # Strands run down the head: their relief tilts normals around the vertical axis.
+    around = np.stack((skin[:, 2] - 0.55, -skin[:, 0]), axis=1)
+    around /= np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1e-6)
+    bump[on_skin, 0] = relief * around[:, 0]
+    bump[on_skin, 2] = relief * around[:, 1]
+    bump[on_skin, 1] = hair * curl * 0.2 * field(place, "fine", appearance.hair.offset + 6)
+    cover = np.zeros(len(at), np.float32)
+    cover[on_skin] = hair
+    return albedo, bump, cover
+
+
+def _one_sample(
+    seen: Fragments,
+    place: Float[np.ndarray, "num 3"],
+    normal: Float[np.ndarray, "num 3"],
+    size: int,
+) -> tuple[Float[np.ndarray, "{size} {size} 3"], Float[np.ndarray, "{size} {size} 3"]]:
+    """Place and normal of one covered sample of each pixel: a mean of two surfaces lies on none."""
+    row, column = np.divmod(seen.pixel, size * _SAMPLES)
+    pixel = row // _SAMPLES * size + column // _SAMPLES
+    found = np.zeros((2, size * size, 3), np.float32)
+    found[0, pixel] = place
+    found[1, pixel] = normal
+    places, normals = found.reshape(2, size, size, 3)
+    return places, normals
+
+
+def _turned(
+    vectors: Float[np.ndarray, "num 3"], turn: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "num 3"]:
+    # Not @: BLAS rounds differently with another number of threads.
+    return np.einsum("nk,jk->nj", vectors, turn)
+
+
+def _facing(
+    normal: Float[np.ndarray, "height width 3"], view: Float[np.ndarray, "height width 3"]
+) -> Float[np.ndarray, "height width 3"]:
+    """Unit normals turned just toward the camera where they look away; +z where there is none."""
+    length = np.linalg.norm(normal, axis=-1, keepdims=True)
+    unit = np.where(length > 1e-6, normal / np.maximum(length, 1e-6), np.array([0, 0, 1.0]))
+    away = np.minimum((unit * view).sum(axis=-1, keepdims=True) - 0.02, 0)
+    unit = unit - away * view
+    return (unit / np.linalg.norm(unit, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def _random_pose(rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:
+    spread = np.clip(rng.normal(0, 0.5, 3), -1, 1)
+    yaw, pitch, roll = np.radians(spread * _POSE_DEG)
+    return rotation(float(yaw), float(pitch), float(roll))
+
+
+def _jittered_centre(rng: np.random.Generator, side: int, share: float) -> tuple[float, float]:
+    # The face sits a little low, so that the hair has room; one that fills the picture does not.
+    middle = 0.535 - 0.25 * max(share - FRAMINGS["portrait"][1], 0)
+    column, row = side * (np.array([0.5, middle]) + rng.uniform(-0.025, 0.025, 2))
+    return float(column), float(row)
+
+
+@functools.cache
+def head_surface() -> Surface:
+    """Read once for each process."""
+    mesh = makehuman.head_mesh()
+    refine = Subdivision(mesh.quads, len(mesh.vertices))
+    known = np.column_stack((mesh.vertices, mesh.lips, mesh.ears, mesh.cavity))
+    known = refine(known)
+    template = known[:, :3]
+    chin, hairline = (
+        int(np.argmin(np.linalg.norm(template - np.array(place), axis=1)))
+        for place in (_CHIN, _HAIRLINE)
+    )
+    return Surface(
+        refine=refine,
+        triangles=refine.quads[:, [[0, 1, 2], [0, 2, 3]]].reshape(-1, 3),
+        template=template,
+        weights=np.clip(known[:, 3:], 0, 1),
+        first_eye=mesh.first_eye_quad * 8,
+        chin=chin,
+        hairline=hairline,
+    )

@@ -1,0 +1,102 @@
+"""Portraits under traced light: what they show, and that their labels explain it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from relightx.color import LUMINANCE
+from relightx.sample import Portrait
+from relightx.sh import shade, spread_directions
+from shards.rendering.heads import random_person
+from shards.rendering.illumination import random_illumination
+from shards.rendering.scene import random_scene
+from shards.rendering.skin import random_appearance
+from shards.rendering.surroundings import shipped_surroundings
+from shards.rendering.synthetic import HeadJob, synthetic_one
+from shards.rendering.transport import Points, bare_lamp_shading, bare_shading
+
+WEIGHT = np.array(LUMINANCE)
+
+
+@pytest.fixture(scope="module")
+def portraits() -> list[Portrait]:
+    return [synthetic_one(head, lights=6, size=64, seed=3, light="traced") for head in range(5)]
+
+
+def shaded(normal: np.ndarray, sh: np.ndarray) -> np.ndarray:
+    """Shading (lights, points, 3) of normals (points, 3) by the lights' coefficients."""
+    column = torch.from_numpy(np.ascontiguousarray(normal.T[None, :, :, None]))
+    shading = shade(column.expand(len(sh), -1, -1, -1), torch.from_numpy(sh))
+    return shading.clamp_min(0)[..., 0].transpose(1, 2).numpy()
+
+
+def test_labels_explain_the_diffuse_part():
+    """Albedo, normals and coefficients against traced light without shadow, gloss and bounces."""
+    rng = np.random.default_rng(4)
+    person = random_person(rng)
+    points = Points(random_scene(person, random_appearance(rng, person), rng, 64))
+    cells = spread_directions(256).numpy().astype(np.float32)
+    maps, errors = shipped_surroundings(), []
+    while len(errors) < 30:
+        light = random_illumination(rng, maps, 12.0)
+        if any(math.isfinite(lamp.distance) for lamp in light.lamps):
+            continue  # the labels know no distance
+        bare = bare_shading(points, cells, light.radiance(cells))
+        bare = bare + sum(bare_lamp_shading(points, lamp) for lamp in light.all_lamps())
+        error = shaded(points.normal, light.sh[None])[0] - bare
+        errors.append(np.sqrt((error**2).mean()) / bare.mean())
+    # Nine coefficients of a lamp's cosine leave a tenth (Ramamoorthi and Hanrahan 2001).
+    assert np.median(errors) < 0.05 and max(errors) < 0.15
+
+
+def test_labels_follow_the_image(portraits):
+    """With shadow, gloss and noise in it: in the median light, and none is another light's."""
+    alike = []
+    for portrait in portraits:
+        image = portrait.linear_image()[:, portrait.mask]
+        known = shaded(portrait.normal[portrait.mask], portrait.sh) * portrait.albedo[portrait.mask]
+        for seen, label in zip(image @ WEIGHT, known @ WEIGHT, strict=True):
+            alike.append(np.corrcoef(seen, label)[0, 1])
+            assert 0.5 < np.median(seen / np.maximum(label, 1e-3)) < 2
+    assert np.median(alike) > 0.75 and min(alike) > 0.2
+
+
+def test_the_head_is_that_of_the_simple_set(portraits):
+    simple = synthetic_one(0, lights=1, size=64, seed=3)
+    np.testing.assert_array_equal(simple.albedo, portraits[0].albedo)
+    np.testing.assert_array_equal(simple.normal, portraits[0].normal)
+    np.testing.assert_array_equal(simple.mask, portraits[0].mask)
+
+
+def test_a_head_is_the_same_in_any_run(portraits):
+    again = synthetic_one(4, lights=6, size=64, seed=3, light="traced")
+    np.testing.assert_array_equal(again.image, portraits[4].image)
+    np.testing.assert_array_equal(again.sh, portraits[4].sh)
+
+
+def test_images_are_well_exposed_and_black_outside(portraits):
+    for portrait in portraits:
+        image = portrait.linear_image()
+        mean = image[:, portrait.mask].mean(axis=(1, 2))
+        assert (mean > 0.03).all() and (mean < 0.5).all()
+        assert (image[:, portrait.mask] > 0.99).mean() < 0.03
+        assert not portrait.image[:, ~portrait.mask].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"light": "radiosity"}, r"light is 'radiosity', needed is one of \('sh', 'traced'\)"),
+        ({"framing": "bust"}, r"framing is 'bust', needed is one of \('portrait', 'face'\)"),
+    ],
+)
+def test_what_there_is_not_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        HeadJob(0, **change)
+
+
+def test_a_face_fills_its_picture():
+    portrait = synthetic_one(1, lights=1, size=64, seed=3, framing="face")
+    assert portrait.mask.mean() > 0.7 and "0.95 to 1.2" in portrait.provenance.crop
