@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 
 from relightx.sh import directional_light, rotate
+from shards.rendering.lamps import Lamp
 from shards.rendering.lights import is_back_lit, lamp_direction, random_turn, tint
 from shards.rendering.surroundings import Surroundings, even_light
-from shards.rendering.transport import Lamp
 
 _ENVIRONMENTS, _FLASHES = 0.5, 0.1  # shares of all lights
 
@@ -46,17 +46,16 @@ class Illumination:
             sh = sh + torch.tensor(lamp.colour)[:, None] * coefficients
         return sh.numpy().astype(np.float32)
 
-    def radiance(self, direction: Float[np.ndarray, "cells 3"]) -> Float[np.ndarray, "cells 3"]:
+    def radiance(self, direction: Float[np.ndarray, "cells 3"]) -> Float[np.ndarray, "3 cells"]:
         """Of each cell around these directions; without the lamps and suns."""
-        total = np.tile(self.even, (len(direction), 1))
+        total = np.tile(self.even[:, None], len(direction))
         for part in self.parts:
             here = part.surroundings
-            nearest = np.argmax(
-                here.direction @ (part.turn.T @ direction.T).astype(np.float32), axis=1
-            )
+            turned = (part.turn.T @ direction.T).astype(np.float32)
+            nearest = np.argmax(here.direction @ turned, axis=1)
             for k in range(3):
                 light = np.bincount(nearest, here.radiance[:, k] * here.weight, len(direction))
-                total[:, k] += part.gain[k] * len(direction) * light
+                total[k] += part.gain[k] * len(direction) * light
         return total.astype(np.float32)
 
     def all_lamps(self) -> tuple[Lamp, ...]:

@@ -7,9 +7,9 @@ import torch
 
 from relightx.sh import dominant_direction, sh_basis, spread_directions
 from shards.rendering.illumination import Illumination, Part, random_illumination
+from shards.rendering.lamps import Lamp
 from shards.rendering.lights import rotation
 from shards.rendering.surroundings import shipped_surroundings
-from shards.rendering.transport import Lamp
 
 NONE = np.zeros(3)
 
@@ -17,7 +17,7 @@ NONE = np.zeros(3)
 def projected(radiance: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """Coefficients of what comes from cells of directions."""
     basis = sh_basis(torch.from_numpy(direction)).numpy()
-    return radiance.T @ basis * 4 * math.pi / len(direction)
+    return radiance @ basis * 4 * math.pi / len(direction)
 
 
 def test_a_turned_map_is_labelled_with_the_light_that_comes_from_it():

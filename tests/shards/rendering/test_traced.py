@@ -11,11 +11,13 @@ from relightx.sample import Portrait
 from relightx.sh import shade, spread_directions
 from shards.rendering.heads import random_person
 from shards.rendering.illumination import random_illumination
+from shards.rendering.lamps import bare_lamp_shading
+from shards.rendering.points import Points
 from shards.rendering.scene import random_scene
 from shards.rendering.skin import random_appearance
 from shards.rendering.surroundings import shipped_surroundings
 from shards.rendering.synthetic import HeadJob, synthetic_one
-from shards.rendering.transport import Points, bare_lamp_shading, bare_shading
+from shards.rendering.transport import bare_shading
 
 WEIGHT = np.array(LUMINANCE)
 
@@ -45,7 +47,7 @@ def test_labels_explain_the_diffuse_part():
             continue  # the labels know no distance
         bare = bare_shading(points, cells, light.radiance(cells))
         bare = bare + sum(bare_lamp_shading(points, lamp) for lamp in light.all_lamps())
-        error = shaded(points.normal, light.sh[None])[0] - bare
+        error = shaded(points.normal, light.sh[None])[0].T - bare
         errors.append(np.sqrt((error**2).mean()) / bare.mean())
     # Nine coefficients of a lamp's cosine leave a tenth (Ramamoorthi and Hanrahan 2001).
     assert np.median(errors) < 0.05 and max(errors) < 0.15

@@ -1,0 +1,129 @@
+"""Round lamps, near and far: their light with shadows as soft as they are large."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from shards.rendering.gloss import mirrored
+from shards.rendering.points import Light, Points
+
+_THROW = 0.8  # decimetres, that what casts a soft shadow is away at most
+_MOST_REACH = 15  # pixels
+_SPARSE_REACH = 4  # from here on a penumbra is smooth enough for a ray in four pixels
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """A round lamp.
+
+    direction: unit, from the origin of the scene. colour: shading of a surface there that faces
+    it, linear RGB. radius: half the angle under which it is seen, radians. distance: decimetres.
+    """
+
+    direction: tuple[float, float, float]
+    colour: tuple[float, float, float]
+    radius: float = 0.02
+    distance: float = math.inf
+
+    @property
+    def column(self) -> Float[np.ndarray, "3 1"]:
+        return np.array(self.colour, np.float32)[:, None]
+
+
+def bare_lamp_shading(points: Points, lamp: Lamp) -> Float[np.ndarray, "3 num"]:
+    """Shading by a lamp, as if nothing were in the way."""
+    toward, strength = _toward(points, lamp)
+    return lamp.column * (strength * np.maximum(_along(points.normal, toward), 0))
+
+
+def lamp_light(points: Points, lamp: Lamp, samples: int = 8) -> Light:
+    """What a lamp does.
+
+    samples: rays from a pixel near the edge of a shadow; one elsewhere.
+    """
+    toward, strength = _toward(points, lamp)
+    to_light = _along(points.normal, toward)
+    visible = points.lit(toward, to_light).astype(np.float32)
+    if lamp.radius:
+        visible = _softened(points, lamp, visible, samples)
+    # A lamp's own size rounds its reflection (Karis 2013).
+    rough = np.sqrt(np.minimum(points.roughness**2 + lamp.radius / 3, 1))
+    apart = _along(points.view, toward)
+    gloss = mirrored(to_light, points.upright, apart, rough, points.gloss)
+    strength *= visible
+    return Light(
+        lamp.column * (strength * np.maximum(to_light, 0)), lamp.column * (strength * gloss)
+    )
+
+
+def _along(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.einsum("nk,nk->n", one, other)
+
+
+def _toward(
+    points: Points, lamp: Lamp, disc: np.ndarray | None = None, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors from points to places on the lamp's disc, and how strong it is at each.
+
+    disc: a place for each of the rows, in radii of the lamp; its middle for all points when None.
+    """
+    middle = np.array(lamp.direction, np.float32)
+    across = np.cross(middle, (0.0, 1.0, 0.0) if abs(middle[1]) < 0.9 else (1.0, 0.0, 0.0))
+    across = (across / np.linalg.norm(across)).astype(np.float32)
+    down = np.cross(middle, across)
+    place = points.place if rows is None else points.place[rows]
+    toward = np.empty_like(place)
+    toward[:] = middle
+    if disc is not None:
+        spread = np.float32(math.tan(lamp.radius)) * disc
+        toward += spread[:, :1] * across + spread[:, 1:] * down
+    strength = np.ones(len(toward), np.float32)
+    if math.isfinite(lamp.distance):
+        toward -= place / np.float32(lamp.distance)
+        strength = 1 / _along(toward, toward)
+    return toward / np.sqrt(_along(toward, toward))[:, None], strength
+
+
+def _softened(points: Points, lamp: Lamp, visible: np.ndarray, samples: int) -> np.ndarray:
+    """The visible share of the lamp, given whether its middle is seen."""
+    reach = int(np.clip(math.tan(lamp.radius) * _THROW * points.scale, 1, _MOST_REACH))
+    edge = _near_edge(points, visible, reach)
+    if not edge.any():
+        return visible
+    asked = edge
+    if reach >= _SPARSE_REACH:
+        sparse = np.zeros_like(points.mask)
+        sparse[::2, ::2] = True
+        asked = edge & points.of(sparse)
+    rows = np.flatnonzero(asked)
+    known = visible.copy()
+    known[rows] = _share_seen(points, lamp, rows, samples)
+    soft = points.blurred(known, 1.5 if reach >= _SPARSE_REACH else 0.8, (~edge | asked) * 1.0)
+    return np.where(edge, soft, visible)
+
+
+def _share_seen(points: Points, lamp: Lamp, rows: np.ndarray, samples: int) -> np.ndarray:
+    """Share of the lamp that some of the points see."""
+    # A spiral over the disc, turned at each pixel by a noise whose error the eye overlooks
+    # (Jimenez 2014).
+    row, column = np.divmod(np.flatnonzero(points.mask)[rows], points.mask.shape[1])
+    turn = np.mod(52.9829189 * np.mod(0.06711056 * column + 0.00583715 * row, 1), 1)
+    step = np.arange(samples)
+    angle = (2 * np.pi * turn[:, None] + step * 2.39996323).ravel()
+    reach = np.tile(np.sqrt((step + 0.5) / samples), len(rows))
+    disc = np.stack((np.cos(angle) * reach, np.sin(angle) * reach), axis=1).astype(np.float32)
+    each = np.repeat(rows, samples)
+    toward, _ = _toward(points, lamp, disc, each)
+    return points.sees(toward, each).reshape(len(rows), samples).mean(axis=1, dtype=np.float32)
+
+
+def _near_edge(points: Points, visible: np.ndarray, reach: int) -> np.ndarray:
+    """Which points may see a part of the lamp only: a shadow's edge is near."""
+    picture = points.picture(visible)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    lit = cv2.dilate(picture, kernel)
+    dark = cv2.erode(picture + ~points.mask, kernel)
+    return points.of(lit != dark)
