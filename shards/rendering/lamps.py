@@ -45,63 +45,59 @@ def lamp_light(points: Points, lamp: Lamp, samples: int = 8) -> Light:
     samples: rays from a pixel near the edge of a shadow; one elsewhere.
     """
     toward, strength = _toward(points, lamp)
-    to_light = _along(points.normal, toward)
+    to_light = np.maximum(_along(points.normal, toward), 0)
     visible = points.lit(toward, to_light).astype(np.float32)
     if lamp.radius:
-        visible = _softened(points, lamp, visible, samples)
+        visible = _softened(points, lamp, visible, to_light > 0, samples)
     # A lamp's own size rounds its reflection (Karis 2013).
-    rough = np.sqrt(np.minimum(points.roughness**2 + lamp.radius / 3, 1))
-    apart = _along(points.view, toward)
-    gloss = mirrored(to_light, points.upright, apart, rough, points.gloss)
-    strength *= visible
-    return Light(
-        lamp.column * (strength * np.maximum(to_light, 0)), lamp.column * (strength * gloss)
-    )
+    rough = np.sqrt(np.minimum(points.roughness**2 + np.float32(lamp.radius / 3), 1))
+    gloss = mirrored(to_light, points.upright, _along(points.view, toward), rough, points.gloss)
+    visible *= strength
+    return Light(lamp.column * (visible * to_light), lamp.column * (visible * gloss))
 
 
-def _along(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.einsum("nk,nk->n", one, other)
+def _along(vectors: np.ndarray, toward: np.ndarray) -> np.ndarray:
+    """Cosines to one direction, or of each to its own."""
+    return vectors @ toward if toward.ndim == 1 else np.einsum("nk,nk->n", vectors, toward)
 
 
-def _toward(
-    points: Points, lamp: Lamp, disc: np.ndarray | None = None, rows: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors from points to places on the lamp's disc, and how strong it is at each.
+def _toward(points: Points, lamp: Lamp) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors to the lamp's middle, and how strong it is: one, or one for each point."""
+    middle = np.array(lamp.direction, np.float32)
+    if math.isinf(lamp.distance):
+        return middle, np.ones(1, np.float32)
+    toward = middle - points.place / np.float32(lamp.distance)
+    square = _along(toward, toward)
+    return toward / np.sqrt(square)[:, None], 1 / square
 
-    disc: a place for each of the rows, in radii of the lamp; its middle for all points when None.
-    """
+
+def _on_disc(points: Points, lamp: Lamp, disc: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Vectors from some points to places on the lamp's disc, given in its radii."""
     middle = np.array(lamp.direction, np.float32)
     across = np.cross(middle, (0.0, 1.0, 0.0) if abs(middle[1]) < 0.9 else (1.0, 0.0, 0.0))
     across = (across / np.linalg.norm(across)).astype(np.float32)
-    down = np.cross(middle, across)
-    place = points.place if rows is None else points.place[rows]
-    toward = np.empty_like(place)
-    toward[:] = middle
-    if disc is not None:
-        spread = np.float32(math.tan(lamp.radius)) * disc
-        toward += spread[:, :1] * across + spread[:, 1:] * down
-    strength = np.ones(len(toward), np.float32)
+    axes = np.float32(math.tan(lamp.radius)) * np.stack((across, np.cross(middle, across)))
+    toward = middle + disc @ axes
     if math.isfinite(lamp.distance):
-        toward -= place / np.float32(lamp.distance)
-        strength = 1 / _along(toward, toward)
-    return toward / np.sqrt(_along(toward, toward))[:, None], strength
+        toward -= points.place[rows] / np.float32(lamp.distance)
+    return toward
 
 
-def _softened(points: Points, lamp: Lamp, visible: np.ndarray, samples: int) -> np.ndarray:
-    """The visible share of the lamp, given whether its middle is seen."""
+def _softened(
+    points: Points, lamp: Lamp, visible: np.ndarray, facing: np.ndarray, samples: int
+) -> np.ndarray:
+    """The visible share of the lamp, given whether its middle is seen and who faces it."""
     reach = int(np.clip(math.tan(lamp.radius) * _THROW * points.scale, 1, _MOST_REACH))
-    edge = _near_edge(points, visible, reach)
+    edge = _near_edge(points, visible, facing, reach) & facing
     if not edge.any():
         return visible
     asked = edge
     if reach >= _SPARSE_REACH:
-        sparse = np.zeros_like(points.mask)
-        sparse[::2, ::2] = True
-        asked = edge & points.of(sparse)
+        asked = edge & points.grid
+    known, weight = visible.copy(), (facing & (~edge | asked)).astype(np.float32)
     rows = np.flatnonzero(asked)
-    known = visible.copy()
     known[rows] = _share_seen(points, lamp, rows, samples)
-    soft = points.blurred(known, 1.5 if reach >= _SPARSE_REACH else 0.8, (~edge | asked) * 1.0)
+    soft = points.blurred(known, 1.5 if reach >= _SPARSE_REACH else 0.8, weight)
     return np.where(edge, soft, visible)
 
 
@@ -116,14 +112,13 @@ def _share_seen(points: Points, lamp: Lamp, rows: np.ndarray, samples: int) -> n
     reach = np.tile(np.sqrt((step + 0.5) / samples), len(rows))
     disc = np.stack((np.cos(angle) * reach, np.sin(angle) * reach), axis=1).astype(np.float32)
     each = np.repeat(rows, samples)
-    toward, _ = _toward(points, lamp, disc, each)
+    toward = _on_disc(points, lamp, disc, each)
     return points.sees(toward, each).reshape(len(rows), samples).mean(axis=1, dtype=np.float32)
 
 
-def _near_edge(points: Points, visible: np.ndarray, reach: int) -> np.ndarray:
+def _near_edge(points: Points, visible: np.ndarray, facing: np.ndarray, reach: int) -> np.ndarray:
     """Which points may see a part of the lamp only: a shadow's edge is near."""
-    picture = points.picture(visible)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    lit = cv2.dilate(picture, kernel)
-    dark = cv2.erode(picture + ~points.mask, kernel)
-    return points.of(lit != dark)
+    lit = cv2.dilate(points.picture(visible), kernel)
+    dark = cv2.dilate(points.picture(facing * (1 - visible)), kernel)
+    return points.of(lit * dark) > 0

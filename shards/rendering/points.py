@@ -36,6 +36,7 @@ class Points:
 
     place, normal, view: as the scene's, one row each. albedo: colours by points. roughness, gloss,
     skin: as the scene's. upright: cosine between normal and view. scale: pixels in a decimetre.
+    grid: one point in four.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -53,7 +54,7 @@ class Points:
         self.upright = np.einsum("nk,nk->n", self.normal, self.view)
         self._caster = Caster(scene.vertices, scene.triangles)
         row, column = np.divmod(self._index, mask.shape[1])
-        self._grid = (row % 2 == 0) & (column % 2 == 0)
+        self.grid = (row % 2 == 0) & (column % 2 == 0)
         self._covers: dict[float, np.ndarray] = {}
         self._origin = self.place + _LIFT * scene.facing[mask]
 
@@ -78,13 +79,13 @@ class Points:
         seen = to_light > 0
         if self.mask.size < _LARGE**2:
             return self._ask(toward, np.flatnonzero(seen), seen)
-        sparse = np.flatnonzero(seen & self._grid)
+        sparse = np.flatnonzero(seen & self.grid)
         self._ask(toward, sparse, seen)
         around = [
             self.of(cv2.dilate(self._flags(sparse[seen[sparse] == value]), _AROUND))
             for value in (True, False)
         ]
-        unsure = (around[0] == around[1]) & ~self._grid & (to_light > 0)
+        unsure = (around[0] == around[1]) & ~self.grid & (to_light > 0)
         seen &= around[0] > 0
         return self._ask(toward, np.flatnonzero(unsure), seen)
 
