@@ -1,7 +1,7 @@
 """Random lights for traced scenes: surroundings with their suns, lamps near and far, flashes."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,17 @@ class Part:
     surroundings: Surroundings
     turn: Float[np.ndarray, "3 3"]
     gain: Float[np.ndarray, "3"]
+
+    def without_colour(self) -> "Part":
+        here = self.surroundings
+        mixed = self.gain / self.gain.mean()
+        white = replace(
+            here,
+            radiance=_white(here.radiance * mixed),
+            sh=_white((here.sh * mixed[:, None]).T).T,
+            suns=tuple(replace(s, colour=_white(s.colour * mixed)) for s in here.suns),
+        )
+        return Part(white, self.turn, np.full(3, self.gain.mean()))
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,15 @@ class Illumination:
             coefficients = directional_light(torch.tensor(lamp.direction, dtype=torch.float32))
             sh = sh + torch.tensor(lamp.colour)[:, None] * coefficients
         return sh.numpy().astype(np.float32)
+
+    def without_colour(self) -> "Illumination":
+        """Such light, all of it white."""
+        return Illumination(
+            self.name,
+            np.full(3, self.even.mean()),
+            tuple(part.without_colour() for part in self.parts),
+            tuple(replace(lamp, colour=_even(lamp.colour)) for lamp in self.lamps),
+        )
 
     def radiance(self, direction: Float[np.ndarray, "cells 3"]) -> Float[np.ndarray, "3 cells"]:
         """Of each cell around these directions; without the lamps and suns."""
@@ -133,6 +153,14 @@ def _white_balance(rng: np.random.Generator, sh: np.ndarray) -> np.ndarray:
     ambient = sh[:, 0] / sh[:, 0].mean()
     gain = ambient ** -rng.uniform(0.6, 1.0)
     return gain / (gain * ambient).mean()
+
+
+def _white(colours: Float[np.ndarray, "*shape 3"]) -> Float[np.ndarray, "*shape 3"]:
+    return np.repeat(colours.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.float32)
+
+
+def _even(colour: tuple[float, float, float]) -> tuple[float, float, float]:
+    return (sum(colour) / 3,) * 3
 
 
 def _tuple(values: np.ndarray) -> tuple[float, float, float]:

@@ -7,14 +7,14 @@ above 1 are clipped, the background is black.
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from relightx.color import to_srgb8
+from relightx.color import LUMINANCE, to_srgb8
 from relightx.sample import MAX_LIGHTS, Portrait, Provenance
 from relightx.sh import dominant_direction
 from shards.rendering import makehuman
@@ -29,6 +29,7 @@ from shards.rendering.traced import traced_pictures
 
 SIZES = (16, 1024)
 LIGHTS = ("sh", "traced")
+CAMERAS = ("colour", "gray")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class HeadJob:
     """One of LIGHTS."""
     framing: str = "portrait"
     """One of FRAMINGS."""
+    camera: str = "colour"
+    """One of CAMERAS."""
 
     def __post_init__(self) -> None:
         if self.head < 0 or self.seed < 0:
@@ -53,6 +56,8 @@ class HeadJob:
             raise ValueError(f"lights is {self.lights}; 1 to {MAX_LIGHTS} needed")
         if self.light not in LIGHTS:
             raise ValueError(f"light is {self.light!r}, needed is one of {LIGHTS}")
+        if self.camera not in CAMERAS:
+            raise ValueError(f"camera is {self.camera!r}, needed is one of {CAMERAS}")
         if self.framing not in FRAMINGS:
             raise ValueError(f"framing is {self.framing!r}, needed is one of {tuple(FRAMINGS)}")
         if not SIZES[0] <= self.size <= SIZES[1]:
@@ -69,6 +74,7 @@ def synthetic(
     environments: Path | None = None,
     light: str = "sh",
     framing: str = "portrait",
+    camera: str = "colour",
 ) -> Iterator[Portrait]:
     """Portraits of `heads` people, numbered from `first_head`, each under `lights` lights.
 
@@ -84,6 +90,7 @@ def synthetic(
         environments=environments,
         light=light,
         framing=framing,
+        camera=camera,
     )
     return map(render_head, jobs)
 
@@ -98,6 +105,7 @@ def synthetic_jobs(
     environments: Path | None = None,
     light: str = "sh",
     framing: str = "portrait",
+    camera: str = "colour",
 ) -> list[HeadJob]:
     """The jobs of `synthetic`, for a pool of processes to map `render_head` over."""
     if heads < 1:
@@ -107,7 +115,9 @@ def synthetic_jobs(
         _environments(folder)  # unreadable maps are refused before any work
     makehuman.data_directory()
     numbers = range(first_head, first_head + heads)
-    return [HeadJob(number, lights, size, seed, folder, light, framing) for number in numbers]
+    return [
+        HeadJob(number, lights, size, seed, folder, light, framing, camera) for number in numbers
+    ]
 
 
 def synthetic_one(
@@ -119,10 +129,11 @@ def synthetic_one(
     environments: Path | None = None,
     light: str = "sh",
     framing: str = "portrait",
+    camera: str = "colour",
 ) -> Portrait:
     """The portrait of one head, the same as in any run of `synthetic` with this seed."""
     folder = None if environments is None else str(environments)
-    return render_head(HeadJob(head, lights, size, seed, folder, light, framing))
+    return render_head(HeadJob(head, lights, size, seed, folder, light, framing, camera))
 
 
 def render_head(job: HeadJob) -> Portrait:
@@ -131,13 +142,15 @@ def render_head(job: HeadJob) -> Portrait:
     body, pose, light = (np.random.default_rng([job.seed, job.head, part]) for part in range(3))
     person = random_person(body)
     scene = random_scene(person, random_appearance(body, person), pose, job.size, job.framing)
+    if job.camera == "gray":
+        scene = replace(scene, albedo=_gray(scene.albedo))
     paint = _traced if job.light == "traced" else _shaded
     image, sh, names = paint(job, scene, light)
     key = f"head{job.head:06d}"
     return Portrait(
         key=key,
         subject=key,
-        image=image,
+        image=image if job.camera == "colour" else image[..., :1],
         light_name=names,
         provenance=Provenance(
             source=f"relightx synthetic heads 1, seed {job.seed}",
@@ -164,13 +177,17 @@ def _shaded(
     """Pictures that are albedo times shading by the light's nine coefficients."""
     environments = _environments(job.environments)
     lights = [random_light(rng, environments) for _ in range(job.lights)]
-    mask = scene.mask
-    sh, seen = exposed(
-        rng, np.stack([light.sh for light in lights]), scene.albedo[mask], scene.normal[mask]
-    )
+    mask, sh = scene.mask, np.stack([light.sh for light in lights])
+    if job.camera == "gray":
+        sh = np.repeat(sh.mean(axis=1, keepdims=True), 3, axis=1)
+    sh, seen = exposed(rng, sh, scene.albedo[mask], scene.normal[mask])
     image = np.zeros((job.lights, job.size, job.size, 3), np.uint8)
     image[:, mask] = to_srgb8(seen)
     return image, sh, tuple(light.name for light in lights)
+
+
+def _gray(picture: Float[np.ndarray, "size size 3"]) -> Float[np.ndarray, "size size 3"]:
+    return np.repeat((picture @ np.array(LUMINANCE, np.float32))[..., None], 3, axis=2)
 
 
 def _traced(
@@ -178,6 +195,8 @@ def _traced(
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     maps, distance = _surroundings(job.environments), scene.camera.distance
     lights = [random_illumination(rng, maps, distance) for _ in range(job.lights)]
+    if job.camera == "gray":
+        lights = [light.without_colour() for light in lights]
     image, sh = traced_pictures(rng, scene, lights)
     return image, sh, tuple(light.name for light in lights)
 

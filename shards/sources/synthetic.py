@@ -23,6 +23,7 @@ def synthetic(
     environments: Path | None = None,
     light: Literal["sh", "traced"] = "sh",
     framing: Literal["portrait", "face"] = "portrait",
+    camera: Literal["colour", "gray"] = "colour",
 ) -> Iterator[Group]:
     """Groups of rendered heads.
 
@@ -35,6 +36,7 @@ def synthetic(
         seed: of everything random
         environments: folder of .hdr or .exr maps, instead of those shipped
         framing: portrait (the whole head) or face (cropped as aligned photographs are)
+        camera: colour, or gray, for photographs that are
         light: sh (as in the SfSNet set: no shadow, no gloss) or traced (with both, and all labels)
     """
     jobs = synthetic_jobs(
@@ -45,6 +47,7 @@ def synthetic(
         environments=environments,
         light=light,
         framing=framing,
+        camera=camera,
     )
     for job in jobs:
         name = f"head{job.head:06d}"

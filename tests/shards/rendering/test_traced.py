@@ -91,6 +91,7 @@ def test_images_are_well_exposed_and_black_outside(portraits):
     ("change", "message"),
     [
         ({"light": "radiosity"}, r"light is 'radiosity', needed is one of \('sh', 'traced'\)"),
+        ({"camera": "sepia"}, r"camera is 'sepia', needed is one of \('colour', 'gray'\)"),
         ({"framing": "bust"}, r"framing is 'bust', needed is one of \('portrait', 'face'\)"),
     ],
 )
@@ -102,3 +103,13 @@ def test_what_there_is_not_is_refused(change, message):
 def test_a_face_fills_its_picture():
     portrait = synthetic_one(1, lights=1, size=64, seed=3, framing="face")
     assert portrait.mask.mean() > 0.7 and "0.95 to 1.2" in portrait.provenance.crop
+
+
+@pytest.mark.parametrize("light", ["sh", "traced"])
+def test_a_gray_camera_has_gray_labels_too(light):
+    portrait = synthetic_one(1, lights=4, size=64, seed=3, light=light, camera="gray")
+    assert portrait.image.shape[3] == 1
+    np.testing.assert_array_equal(portrait.albedo, portrait.albedo[..., :1].repeat(3, axis=2))
+    np.testing.assert_allclose(portrait.sh, portrait.sh[:, :1].repeat(3, axis=1), rtol=1e-4)
+    colour = synthetic_one(1, lights=4, size=64, seed=3, light=light)
+    np.testing.assert_array_equal(portrait.normal, colour.normal)
