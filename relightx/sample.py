@@ -8,6 +8,7 @@ A portrait is one subject, pose and expression under L lights (a multi-lit group
     KEY.normal.png          optional, 16-bit RGB, (normal + 1) / 2: within 0.0016 degrees
     KEY.mask.png            optional, 8-bit gray, 255 on the portrait
     KEY.confidence.png      optional, 8-bit gray, 255 where the labels can be trusted
+    KEY.NAME.png            optional, layers (relightx.layers)
     KEY.meta.json           lights (name, sh, direction), subject, provenance
 
 PNG because it is lossless, holds 16 bits and every WebDataset reader decodes it. Images keep the
@@ -17,8 +18,8 @@ for.
 
 import json
 import re
-from collections.abc import Container
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Container, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -27,6 +28,7 @@ from jaxtyping import Bool, Float, Integer
 
 from relightx.codec import decode_picture, encode_jpeg, encode_png
 from relightx.color import TRANSFERS, from_integer
+from relightx.layers import LAYER_NAME, encode_layer, layer_scale
 from relightx.metatext import light_record, split_meta
 
 VERSION = 1
@@ -84,6 +86,7 @@ class Portrait:
         None means fully.
     sh: radiance coefficients of each light (relightx.sh), with image = albedo * shade(normal, sh).
     direction: unit vector toward each light, same frame.
+    layers: more pictures by name (relightx.layers); what is decoded has none.
     """
 
     key: str
@@ -97,6 +100,7 @@ class Portrait:
     confidence: Float[np.ndarray, "height width"] | None = None
     sh: Float[np.ndarray, "lights 3 9"] | None = None
     direction: Float[np.ndarray, "lights 3"] | None = None
+    layers: Mapping[str, Float[np.ndarray, "height width _"]] = field(default_factory=dict)
 
     @property
     def num_lights(self) -> int:
@@ -139,6 +143,9 @@ def check(portrait: Portrait) -> None:
             raise ValueError(f"{where}: {name} has shape {value.shape}, its images need {shape}")
         if value is not None and not np.isfinite(value).all():
             raise ValueError(f"{where}: {name} has values that are not finite")
+    for name, values in portrait.layers.items():
+        if values.shape[:2] != (height, width) or not LAYER_NAME.fullmatch(name):
+            raise ValueError(f"{where}: layer {name!r} has shape {values.shape}, or a bad name")
     if len(portrait.light_name) != lights:
         raise ValueError(f"{where}: {len(portrait.light_name)} light names for {lights} images")
     if portrait.provenance.transfer not in TRANSFERS:
@@ -177,6 +184,7 @@ def encode(portrait: Portrait, jpeg_quality: int | None = None) -> dict[str, byt
     if portrait.confidence is not None:
         stored = np.rint(np.clip(portrait.confidence, 0, 1) * 255).astype(np.uint8)[..., None]
         members["confidence.png"] = encode_png(stored)
+    members |= {f"{name}.png": encode_layer(values) for name, values in portrait.layers.items()}
     members["meta.json"] = json.dumps(_meta(portrait), sort_keys=True).encode()
     return members
 
@@ -268,8 +276,10 @@ def _meta(portrait: Portrait) -> dict[str, Any]:
             else _rounded(portrait.direction[index]),
         }
 
+    scales = {name: layer_scale(values) for name, values in portrait.layers.items()}
     return {
         "version": VERSION,
+        **({"scales": scales} if scales else {}),
         "subject": portrait.subject,
         "height": portrait.image.shape[1],
         "width": portrait.image.shape[2],

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 # are folders, whose own modules may import each other without a circle.
 LAYERS = (
     ("color", "codec", "metatext", "parent", "raycluster", "sh", "stage", "storage"),
-    ("batch", "sample", "index"),
+    ("batch", "layers", "index"),
+    ("sample",),
     ("picture", "boards"),
     ("environment", "data", "model", "losses", "metrics", "optim", "face", "tracking"),
     ("light", "confidence"),

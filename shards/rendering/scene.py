@@ -78,10 +78,11 @@ class Scene:
     camera: Camera
     samples: int = _SAMPLES
 
-    @property
-    def depth(self) -> Float[np.ndarray, "size size"]:
-        """Along the view axis from the camera, decimetres; 0 outside the mask."""
-        return np.where(self.mask, self.camera.distance - self.place[..., 2], 0).astype(np.float32)
+    def layers(self) -> dict[str, Float[np.ndarray, "size size 1"]]:
+        """depth: from the camera along the view axis, decimetres. skin, eye: shares of a pixel."""
+        depth = np.where(self.mask, self.camera.distance - self.place[..., 2], 0)
+        found = {"depth": depth, "skin": self.skin, "eye": self.eye}
+        return {name: (self.mask * values)[..., None] for name, values in found.items()}
 
 
 def random_scene(

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from shards.rendering.lights import exposed, random_light
 from shards.rendering.scene import FRAMINGS, Scene, random_scene
 from shards.rendering.skin import random_appearance
 from shards.rendering.surroundings import Surroundings, read_surroundings, shipped_surroundings
-from shards.rendering.traced import traced_pictures
+from shards.rendering.traced import Taken, traced_pictures
 
 SIZES = (16, 1024)
 LIGHTS = ("sh", "traced")
@@ -40,14 +41,16 @@ class HeadJob:
     lights: int = 8
     size: int = 128
     seed: int = 0
-    environments: str | None = None
-    """Folder of .hdr or .exr maps; the shipped environments when None."""
+    environments: Path | None = None
+    """Folder of equirectangular .hdr or .exr maps; the shipped environments when None."""
     light: str = "sh"
     """One of LIGHTS."""
     framing: str = "portrait"
     """One of FRAMINGS."""
     camera: str = "colour"
     """One of CAMERAS."""
+    layers: bool = False
+    """Whether to add depth, parts and, under traced light, what each light does."""
 
     def __post_init__(self) -> None:
         if self.head < 0 or self.seed < 0:
@@ -64,76 +67,28 @@ class HeadJob:
             raise ValueError(f"size is {self.size} pixels; {SIZES[0]} to {SIZES[1]} needed")
 
 
-def synthetic(
-    *,
-    heads: int,
-    lights: int = 8,
-    size: int = 128,
-    seed: int = 0,
-    first_head: int = 0,
-    environments: Path | None = None,
-    light: str = "sh",
-    framing: str = "portrait",
-    camera: str = "colour",
-) -> Iterator[Portrait]:
-    """Portraits of `heads` people, numbered from `first_head`, each under `lights` lights.
+def synthetic(*, heads: int, first_head: int = 0, **settings: Any) -> Iterator[Portrait]:
+    """Portraits of `heads` people, numbered from `first_head`; settings: of HeadJob.
 
-    environments: a folder of equirectangular .hdr or .exr maps instead of the shipped ones.
-    Raises ValueError for numbers out of range, unreadable maps, or when anny is not installed.
+    Raises ValueError for numbers out of range, unreadable maps, or when a package is not installed.
     """
-    jobs = synthetic_jobs(
-        heads=heads,
-        lights=lights,
-        size=size,
-        seed=seed,
-        first_head=first_head,
-        environments=environments,
-        light=light,
-        framing=framing,
-        camera=camera,
-    )
-    return map(render_head, jobs)
+    return map(render_head, synthetic_jobs(heads=heads, first_head=first_head, **settings))
 
 
-def synthetic_jobs(
-    *,
-    heads: int,
-    lights: int = 8,
-    size: int = 128,
-    seed: int = 0,
-    first_head: int = 0,
-    environments: Path | None = None,
-    light: str = "sh",
-    framing: str = "portrait",
-    camera: str = "colour",
-) -> list[HeadJob]:
+def synthetic_jobs(*, heads: int, first_head: int = 0, **settings: Any) -> list[HeadJob]:
     """The jobs of `synthetic`, for a pool of processes to map `render_head` over."""
     if heads < 1:
         raise ValueError(f"heads is {heads}; at least 1 needed")
-    folder = None if environments is None else str(environments)
-    if folder is not None:
-        _environments(folder)  # unreadable maps are refused before any work
+    jobs = [HeadJob(number, **settings) for number in range(first_head, first_head + heads)]
+    if jobs[0].environments is not None:
+        _environments(jobs[0].environments)  # unreadable maps are refused before any work
     makehuman.data_directory()
-    numbers = range(first_head, first_head + heads)
-    return [
-        HeadJob(number, lights, size, seed, folder, light, framing, camera) for number in numbers
-    ]
+    return jobs
 
 
-def synthetic_one(
-    head: int,
-    *,
-    lights: int = 8,
-    size: int = 128,
-    seed: int = 0,
-    environments: Path | None = None,
-    light: str = "sh",
-    framing: str = "portrait",
-    camera: str = "colour",
-) -> Portrait:
-    """The portrait of one head, the same as in any run of `synthetic` with this seed."""
-    folder = None if environments is None else str(environments)
-    return render_head(HeadJob(head, lights, size, seed, folder, light, framing, camera))
+def synthetic_one(head: int, **settings: Any) -> Portrait:
+    """The portrait of one head, the same as in any run of `synthetic` with these settings."""
+    return render_head(HeadJob(head, **settings))
 
 
 def render_head(job: HeadJob) -> Portrait:
@@ -145,12 +100,13 @@ def render_head(job: HeadJob) -> Portrait:
     if job.camera == "gray":
         scene = replace(scene, albedo=_gray(scene.albedo))
     paint = _traced if job.light == "traced" else _shaded
-    image, sh, names = paint(job, scene, light)
+    names, taken = paint(job, scene, light)
+    layers = {**scene.layers(), **taken.layers} if job.layers else {}
     key = f"head{job.head:06d}"
     return Portrait(
         key=key,
         subject=key,
-        image=image if job.camera == "colour" else image[..., :1],
+        image=taken.pictures[..., :1] if job.camera == "gray" else taken.pictures,
         light_name=names,
         provenance=Provenance(
             source=f"relightx synthetic heads 1, seed {job.seed}",
@@ -166,14 +122,13 @@ def render_head(job: HeadJob) -> Portrait:
         albedo=scene.albedo,
         normal=scene.normal,
         mask=scene.mask,
-        sh=sh,
-        direction=dominant_direction(torch.from_numpy(sh)).numpy(),
+        sh=taken.sh,
+        direction=dominant_direction(torch.from_numpy(taken.sh)).numpy(),
+        layers=layers,
     )
 
 
-def _shaded(
-    job: HeadJob, scene: Scene, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def _shaded(job: HeadJob, scene: Scene, rng: np.random.Generator) -> tuple[tuple[str, ...], Taken]:
     """Pictures that are albedo times shading by the light's nine coefficients."""
     environments = _environments(job.environments)
     lights = [random_light(rng, environments) for _ in range(job.lights)]
@@ -183,29 +138,27 @@ def _shaded(
     sh, seen = exposed(rng, sh, scene.albedo[mask], scene.normal[mask])
     image = np.zeros((job.lights, job.size, job.size, 3), np.uint8)
     image[:, mask] = to_srgb8(seen)
-    return image, sh, tuple(light.name for light in lights)
+    return tuple(light.name for light in lights), Taken(image, sh, {})
+
+
+def _traced(job: HeadJob, scene: Scene, rng: np.random.Generator) -> tuple[tuple[str, ...], Taken]:
+    maps, distance = _surroundings(job.environments), scene.camera.distance
+    lights = [random_illumination(rng, maps, distance) for _ in range(job.lights)]
+    if job.camera == "gray":
+        lights = [light.without_colour() for light in lights]
+    taken = traced_pictures(rng, scene, lights, job.layers)
+    return tuple(light.name for light in lights), taken
 
 
 def _gray(picture: Float[np.ndarray, "size size 3"]) -> Float[np.ndarray, "size size 3"]:
     return np.repeat((picture @ np.array(LUMINANCE, np.float32))[..., None], 3, axis=2)
 
 
-def _traced(
-    job: HeadJob, scene: Scene, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    maps, distance = _surroundings(job.environments), scene.camera.distance
-    lights = [random_illumination(rng, maps, distance) for _ in range(job.lights)]
-    if job.camera == "gray":
-        lights = [light.without_colour() for light in lights]
-    image, sh = traced_pictures(rng, scene, lights)
-    return image, sh, tuple(light.name for light in lights)
+@functools.cache
+def _surroundings(folder: Path | None) -> dict[str, Surroundings]:
+    return shipped_surroundings() if folder is None else read_surroundings(folder)
 
 
 @functools.cache
-def _surroundings(folder: str | None) -> dict[str, Surroundings]:
-    return shipped_surroundings() if folder is None else read_surroundings(Path(folder))
-
-
-@functools.cache
-def _environments(folder: str | None) -> dict[str, Float[np.ndarray, "3 9"]]:
-    return shipped_environments() if folder is None else read_environments(Path(folder))
+def _environments(folder: Path | None) -> dict[str, Float[np.ndarray, "3 9"]]:
+    return shipped_environments() if folder is None else read_environments(folder)

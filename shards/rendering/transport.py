@@ -86,18 +86,20 @@ def bare_shading(
 def finished(
     points: Points, transport: Transport, light: Light
 ) -> tuple[Float[np.ndarray, "3 num"], Light]:
-    """The linear image of the points, and the light with what bounces and what skin scatters.
+    """The linear image of the points, and the light with what bounces and what skin scatters: the
+    image is albedo times its shading, and its specular.
 
     The gloss takes from what goes into the surface just what it gives back of a uniform light.
     """
-    albedo = points.albedo * (1 - transport.mirrored)
+    passed = 1 - transport.mirrored
+    albedo = points.albedo * passed
     blocked, unmirrored = 1 - transport.openness, transport.mirrored - transport.glossed
     # What the head gives back: the sum of all bounces between surfaces of the mean radiance.
     first = (albedo * light.shading + light.specular).mean(axis=1)
     glow = (first / (1 - (albedo * blocked + unmirrored).mean(axis=1)))[:, None]
-    shading = _scattered(points, light.shading + glow * blocked)
+    shading = passed * _scattered(points, light.shading + glow * blocked)
     specular = light.specular + glow * unmirrored
-    return albedo * shading + specular, Light(shading, specular)
+    return points.albedo * shading + specular, Light(shading, specular)
 
 
 def _scattered(points: Points, shading: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from relightx.color import LUMINANCE
-from relightx.sample import Portrait
+from relightx.layers import decode_layer
+from relightx.sample import Portrait, encode
 from relightx.sh import shade, spread_directions
 from shards.rendering.heads import random_person
 from shards.rendering.illumination import random_illumination
@@ -19,6 +20,7 @@ from shards.rendering.surroundings import shipped_surroundings
 from shards.rendering.synthetic import HeadJob, synthetic_one
 from shards.rendering.transport import bare_shading
 
+NAMES = ("bare", "shading", "specular", "visible")
 WEIGHT = np.array(LUMINANCE)
 
 
@@ -113,3 +115,28 @@ def test_a_gray_camera_has_gray_labels_too(light):
     np.testing.assert_allclose(portrait.sh, portrait.sh[:, :1].repeat(3, axis=1), rtol=1e-4)
     colour = synthetic_one(1, lights=4, size=64, seed=3, light=light)
     np.testing.assert_array_equal(portrait.normal, colour.normal)
+
+
+def test_layers_put_the_image_together_again():
+    portrait = synthetic_one(2, lights=3, size=64, seed=3, light="traced", layers=True)
+    plain = synthetic_one(2, lights=3, size=64, seed=3, light="traced")
+    np.testing.assert_array_equal(portrait.image, plain.image)
+    mask, layers = portrait.mask, portrait.layers
+    assert layers["depth"][mask].min() > 5 and not layers["depth"][~mask].any()
+    assert 0.3 < layers["skin"][mask].mean() < 1 and layers["eye"][mask].max() > 0.9
+    for number, image in enumerate(portrait.linear_image()):
+        bare, shading, gloss, visible = (layers[f"light{number:03d}.{name}"] for name in NAMES)
+        assert visible.min() >= 0 and visible.max() <= 1
+        assert (bare[mask] @ WEIGHT).mean() > (shading[mask] @ WEIGHT).mean() * 0.8
+        # But for noise, and what is clipped.
+        together = portrait.albedo * shading + gloss
+        usual = mask & (image.max(axis=2) < 0.95)
+        ratio = (image @ WEIGHT)[usual].mean() / (together @ WEIGHT)[usual].mean()
+        assert ratio == pytest.approx(1, abs=0.01)
+
+
+def test_layers_are_written_into_shards_and_read_by_name():
+    members = encode(synthetic_one(2, lights=1, size=64, seed=3, light="traced", layers=True))
+    names = {f"light000.{name}" for name in NAMES}
+    for name in names | {"depth", "skin", "eye"}:
+        assert decode_layer(members, name).shape[:2] == (64, 64)

@@ -1,0 +1,51 @@
+"""Layers of a portrait: stored beside its labels, found by name, passed over by all readers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from relightx.layers import decode_layer
+from relightx.sample import decode, encode
+
+
+@pytest.fixture
+def layered(portrait):
+    rng = np.random.default_rng(0)
+    size = portrait.image.shape[1:3]
+    layers = {
+        "depth": rng.uniform(0, 20, (*size, 1)).astype(np.float32),
+        "light000.specular": rng.uniform(0, 0.03, (*size, 3)).astype(np.float32),
+        "eye": np.zeros((*size, 1), np.float32),
+    }
+    return replace(portrait, layers=layers)
+
+
+def test_a_layer_comes_back_to_sixteen_bits_of_its_range(layered):
+    members = encode(layered)
+    for name, values in layered.layers.items():
+        found = decode_layer(members, name)
+        assert found.shape == values.shape
+        np.testing.assert_allclose(found, values, atol=max(values.max(), 1e-3) / 65535)
+
+
+def test_readers_of_portraits_pass_over_layers(layered):
+    members = encode(layered)
+    plain = encode(replace(layered, layers={}))
+    assert set(members) - set(plain) == {f"{name}.png" for name in layered.layers}
+    stored = decode(layered.key, members)
+    assert not stored.layers
+    np.testing.assert_array_equal(stored.albedo, decode(layered.key, plain).albedo)
+    np.testing.assert_array_equal(stored.image, layered.image)
+
+
+def test_what_is_no_layer_is_refused(layered):
+    members = encode(layered)
+    with pytest.raises(ValueError, match=r"no layer 'height'; the portrait has \['depth', 'eye'"):
+        decode_layer(members, "height")
+    dark = {"depth": layered.layers["depth"] - 30}
+    with pytest.raises(ValueError, match="a layer has values from -29"):
+        encode(replace(layered, layers=dark))
+    for layers in ({"Depth": layered.layers["depth"]}, {"depth": layered.layers["depth"][1:]}):
+        with pytest.raises(ValueError, match=r"portrait .*: layer '[Dd]epth' has shape"):
+            encode(replace(layered, layers=layers))
