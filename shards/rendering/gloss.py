@@ -2,7 +2,8 @@
 
 The model is that of Cook and Torrance with the distribution of Trowbridge and Reitz (GGX), Smith's
 shadowing of light and view together (Heitz 2014), and Schlick's Fresnel term. Skin reflects 2.8 %
-when looked at straight on (refractive index 1.4), hair 4.6 %, the tear film on an eye 2.5 %.
+when looked at straight on (refractive index 1.4), the tear film on an eye 2.5 %; hair, 4.6 % on a
+single one, less where they shade each other.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from shards.rendering.skin import Appearance, clothed
 
-SKIN, HAIR, EYE, CLOTH = 0.028, 0.046, 0.025, 0.02  # reflectance
+SKIN, HAIR, EYE, CLOTH = 0.028, 0.03, 0.025, 0.02  # reflectance
 # Where skin is oilier: centre (|x|, y, z) on the undeformed head, radius in decimetres.
 _OILY = (((0.0, 7.7, 1.5), 0.4), ((0.0, 7.0, 1.66), 0.22), ((0.0, 6.3, 1.48), 0.16))
 
@@ -31,8 +32,8 @@ def gloss(
     oil = appearance.oil * (0.6 + 0.6 * np.minimum(oily, 1))
     cloth = clothed(template, appearance) * (1 - hair)
     shares = (cloth, hair, (1 - hair) * (1 - cloth) * np.clip(lips, 0, 1))
-    roughness, reflectance = 0.5 - 0.14 * oil, SKIN * (0.55 + 0.6 * oil)
-    for share, rough, bright in zip(shares, (0.85, 0.42, 0.3), (CLOTH, HAIR, SKIN), strict=True):
+    roughness, reflectance = 0.54 - 0.14 * oil, SKIN * (0.5 + 0.5 * oil)
+    for share, rough, bright in zip(shares, (0.85, 0.5, 0.32), (CLOTH, HAIR, SKIN), strict=True):
         roughness = roughness + (rough - roughness) * share
         reflectance = reflectance + (bright - reflectance) * share
     skin = (1 - cloth) * (1 - hair)

@@ -149,9 +149,9 @@ def _random_flash(rng: np.random.Generator, camera: float) -> Illumination:
 
 
 def _white_balance(rng: np.random.Generator, sh: np.ndarray) -> np.ndarray:
-    """Gains as a camera chooses them, not to the end."""
+    """Gains as a camera chooses them, not to the end: in a wood the sun would be magenta."""
     ambient = sh[:, 0] / sh[:, 0].mean()
-    gain = ambient ** -rng.uniform(0.6, 1.0)
+    gain = np.clip(ambient ** -rng.uniform(0.4, 0.9), 0.75, 1.35)
     return gain / (gain * ambient).mean()
 
 

@@ -32,7 +32,7 @@ from shards.rendering.subdivision import Subdivision
 _SAMPLES = 2  # along each side of a pixel
 _CHIN, _HAIRLINE = (0.0, 6.17, 1.37), (0.0, 8.05, 1.37)
 _POSE_DEG = (25.0, 12.0, 6.0)  # largest yaw, pitch and roll
-FRAMINGS = {"portrait": (0.67, 0.76), "face": (0.95, 1.2)}
+FRAMINGS = {"portrait": (0.67, 0.76), "face": (0.95, 1.45)}
 """Shares of the picture's height from chin to hairline: the whole head, or the face alone."""
 
 
@@ -213,8 +213,9 @@ def _random_pose(rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:
 
 
 def _jittered_centre(rng: np.random.Generator, side: int, share: float) -> tuple[float, float]:
-    # The face sits a little low, so that the hair has room; one that fills the picture does not.
-    middle = 0.535 - 0.25 * max(share - FRAMINGS["portrait"][1], 0)
+    # The face sits a little low, so that the hair has room; of one that fills the picture, which
+    # loses the forehead first, it is the chin that has.
+    middle = 0.535 - 0.4 * max(share - FRAMINGS["portrait"][1], 0)
     column, row = side * (np.array([0.5, middle]) + rng.uniform(-0.025, 0.025, 2))
     return float(column), float(row)
 

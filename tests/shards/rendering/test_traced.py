@@ -104,7 +104,7 @@ def test_what_there_is_not_is_refused(change, message):
 
 def test_a_face_fills_its_picture():
     portrait = synthetic_one(1, lights=1, size=64, seed=3, framing="face")
-    assert portrait.mask.mean() > 0.7 and "0.95 to 1.2" in portrait.provenance.crop
+    assert portrait.mask.mean() > 0.7 and "0.95 to 1.45" in portrait.provenance.crop
 
 
 @pytest.mark.parametrize("light", ["sh", "traced"])
