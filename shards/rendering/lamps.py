@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from shards.rendering.gloss import mirrored
-from shards.rendering.points import Light, Points
+from shards.rendering.points import Points, Shaded
 
 _THROW = 0.8  # decimetres, that what casts a soft shadow is away at most
 _MOST_REACH = 15  # pixels
@@ -39,7 +39,7 @@ def bare_lamp_shading(points: Points, lamp: Lamp) -> Float[np.ndarray, "3 num"]:
     return lamp.column * (strength * np.maximum(_along(points.normal, toward), 0))
 
 
-def lamp_light(points: Points, lamp: Lamp, samples: int = 8) -> Light:
+def lamp_light(points: Points, lamp: Lamp, samples: int = 8) -> Shaded:
     """What a lamp does.
 
     samples: rays from a pixel near the edge of a shadow; one elsewhere.
@@ -53,7 +53,7 @@ def lamp_light(points: Points, lamp: Lamp, samples: int = 8) -> Light:
     rough = np.sqrt(np.minimum(points.roughness**2 + np.float32(lamp.radius / 3), 1))
     gloss = mirrored(to_light, points.upright, _along(points.view, toward), rough, points.gloss)
     visible *= strength
-    return Light(lamp.column * (visible * to_light), lamp.column * (visible * gloss))
+    return Shaded(lamp.column * (visible * to_light), lamp.column * (visible * gloss))
 
 
 def _along(vectors: np.ndarray, toward: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ _AROUND = np.ones((5, 5), np.uint8)
 
 
 @dataclass(frozen=True)
-class Light:
+class Shaded:
     """What a light does at each point, linear RGB.
 
     shading: irradiance / pi, with shadows. specular: radiance that is mirrored to the camera.
@@ -27,8 +27,8 @@ class Light:
     shading: Float[np.ndarray, "3 num"]
     specular: Float[np.ndarray, "3 num"]
 
-    def __add__(self, other: "Light") -> "Light":
-        return Light(self.shading + other.shading, self.specular + other.specular)
+    def __add__(self, other: "Shaded") -> "Shaded":
+        return Shaded(self.shading + other.shading, self.specular + other.specular)
 
 
 class Points:

@@ -9,7 +9,7 @@ from relightx.color import LUMINANCE, to_srgb8
 from shards.rendering.illumination import Illumination
 from shards.rendering.lamps import bare_lamp_shading, lamp_light
 from shards.rendering.lights import rotation
-from shards.rendering.points import Light, Points
+from shards.rendering.points import Points, Shaded
 from shards.rendering.scene import Scene
 from shards.rendering.transport import bare_shading, finished, trace
 
@@ -55,7 +55,7 @@ def traced_pictures(
 
 
 def _layers(
-    points: Points, name: str, bare: np.ndarray, direct: Light, light: Light, gain: np.float32
+    points: Points, name: str, bare: np.ndarray, direct: Shaded, light: Shaded, gain: np.float32
 ) -> dict[str, np.ndarray]:
     visible = (_WEIGHT @ direct.shading)[None] / np.maximum((_WEIGHT @ bare)[None], 1e-6)
     found = {

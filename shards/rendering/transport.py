@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from relightx.sh import spread_directions
 from shards.rendering.gloss import mirrored
-from shards.rendering.points import Light, Points
+from shards.rendering.points import Points, Shaded
 
 NUM_CELLS = 256
 _LEAST_ROUGH = 0.38
@@ -40,14 +40,14 @@ class Transport:
     glossed: Float[np.ndarray, "num"]
     mirrored: Float[np.ndarray, "num"]
 
-    def lights(self, radiance: Float[np.ndarray, "lights 3 cells"]) -> list[Light]:
+    def lights(self, radiance: Float[np.ndarray, "lights 3 cells"]) -> list[Shaded]:
         """What lights of these radiances do; many at a time read the transport once."""
         rows = radiance.reshape(-1, len(self.direction))
         shading, specular = (
             (rows @ matrix).reshape(len(radiance), 3, -1)
             for matrix in (self.shading, self.specular)
         )
-        return [Light(*both) for both in zip(shading, specular, strict=True)]
+        return [Shaded(*both) for both in zip(shading, specular, strict=True)]
 
 
 def trace(points: Points, turn: Float[np.ndarray, "3 3"]) -> Transport:
@@ -84,8 +84,8 @@ def bare_shading(
 
 
 def finished(
-    points: Points, transport: Transport, light: Light
-) -> tuple[Float[np.ndarray, "3 num"], Light]:
+    points: Points, transport: Transport, light: Shaded
+) -> tuple[Float[np.ndarray, "3 num"], Shaded]:
     """The linear image of the points, and the light with what bounces and what skin scatters: the
     image is albedo times its shading, and its specular.
 
@@ -99,7 +99,7 @@ def finished(
     glow = (first / (1 - (albedo * blocked + unmirrored).mean(axis=1)))[:, None]
     shading = passed * _scattered(points, light.shading + glow * blocked)
     specular = light.specular + glow * unmirrored
-    return points.albedo * shading + specular, Light(shading, specular)
+    return points.albedo * shading + specular, Shaded(shading, specular)
 
 
 def _scattered(points: Points, shading: np.ndarray) -> np.ndarray:

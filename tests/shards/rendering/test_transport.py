@@ -10,7 +10,7 @@ from mesh_scene import ball, scene_of, sheet
 from relightx.sh import radiance, shade, spread_directions
 from shards.rendering.heads import random_person
 from shards.rendering.lamps import Lamp, bare_lamp_shading, lamp_light
-from shards.rendering.points import Light, Points
+from shards.rendering.points import Points, Shaded
 from shards.rendering.scene import Scene, random_scene
 from shards.rendering.skin import random_appearance
 from shards.rendering.transport import bare_shading, finished, trace
@@ -42,11 +42,11 @@ def painted(scene: Scene, **changed: float) -> Scene:
     return Scene(**{**vars(scene), **maps})
 
 
-def even(points: Points, transport) -> Light:
+def even(points: Points, transport) -> Shaded:
     return lit(transport, np.ones((3, len(transport.direction)), np.float32))
 
 
-def lit(transport, radiance: np.ndarray) -> Light:
+def lit(transport, radiance: np.ndarray) -> Shaded:
     return transport.lights(np.ascontiguousarray(radiance)[None])[0]
 
 
