@@ -151,7 +151,9 @@ def _random_flash(rng: np.random.Generator, camera: float) -> Illumination:
 def _white_balance(rng: np.random.Generator, sh: np.ndarray) -> np.ndarray:
     """Gains as a camera chooses them, not to the end: in a wood the sun would be magenta."""
     ambient = sh[:, 0] / sh[:, 0].mean()
-    gain = np.clip(ambient ** -rng.uniform(0.4, 0.9), 0.75, 1.35)
+    gain = ambient ** -rng.uniform(0.4, 0.9)
+    between = np.sqrt(gain[0] * gain[2])  # what is neither warm nor cool
+    gain[1] = between * np.clip(gain[1] / between, 0.88, 1.14)
     return gain / (gain * ambient).mean()
 
 

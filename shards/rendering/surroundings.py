@@ -24,6 +24,9 @@ _HEIGHT = 64  # pixels of a map, which is twice as wide
 _SUN_RADIUS = math.radians(9)
 _SUN_SHARE = 0.08  # of all light, that a sun has at least
 _MOST_SUNS = 3
+# Of its luminance: no lamp or sun is bluer than the sky. Compression has left two of the shipped
+# maps (park and sunrise) with a sun in the blue alone.
+_SUN_COLOUR = np.array([2.5, 1.3, 1.5], np.float32)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,9 @@ def _parted(
         middle /= np.linalg.norm(middle)
         away = np.arccos(np.clip(direction[inside] @ middle, -1, 1))
         radius = math.sqrt(2 * float(share @ away**2 / share.sum()))  # of an even disc
-        suns.append(Sun(middle.astype(np.float32), 4 * excess.sum(axis=0), max(radius, 0.005)))
+        colour = 4 * excess.sum(axis=0)
+        colour = np.minimum(colour, (colour @ luminance) * _SUN_COLOUR)
+        suns.append(Sun(middle.astype(np.float32), colour, max(radius, 0.005)))
         rest[inside] -= excess / weight[inside, None]
     return rest, suns
 
