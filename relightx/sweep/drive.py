@@ -68,9 +68,9 @@ def drive(plan: Plan, place: Place, address: str | None = None, nodes: int = 1) 
             param_space=None if plan.search == "optuna" else {"point": tune.grid_search(points)},
             tune_config=tune.TuneConfig(
                 num_samples=missing if plan.search == "optuna" else 1,
-                search_alg=_search(plan, done),
+                search_alg=_search(plan, done, slots),
                 scheduler=_scheduler(plan, place),
-                max_concurrent_trials=slots,
+                max_concurrent_trials=slots if plan.search == "optuna" else None,
                 trial_dirname_creator=_trial_text,
                 trial_name_creator=_trial_text,
             ),
@@ -164,9 +164,9 @@ class _StopFile(tune.Stopper):
         return self.place.folder.size(STOP_FILE) is not None
 
 
-def _search(plan: Plan, done: dict[str, dict[str, Any]]) -> Searcher | SearchAlgorithm:
+def _search(plan: Plan, done: dict[str, dict[str, Any]], slots: int) -> Searcher | SearchAlgorithm:
     if plan.search != "optuna":
-        return BasicVariantGenerator()
+        return BasicVariantGenerator(max_concurrent=slots)
     known = [record for record in done.values() if record["state"] == FINISHED and record["best"]]
     values = [[record["best"].get(n, _worst(n)) for n in plan.objectives] for record in known]
     return OptunaSearch(
