@@ -37,7 +37,6 @@ SMALLER = {
     "bash launch/test.sh": "--collect-only -q tests/relightx/test_color.py",
     "relightx-shards build synthetic": "--heads 24 --lights 3",
     "relightx-shards build synthetic --heads 64": "--heads 8 --lights 2 --size 64",
-    "relightx-shards build synthetic --heads 2000": "--heads 24 --lights 2 --size 32",
     "relightx-shards plan folder": "",
     "relightx-shards build folder": "--split train=1",
     "relightx-shards build yaleb": "",

@@ -81,7 +81,8 @@ def synthetic_jobs(*, heads: int, first_head: int = 0, **settings: Any) -> list[
         raise ValueError(f"heads is {heads}; at least 1 needed")
     jobs = [HeadJob(number, **settings) for number in range(first_head, first_head + heads)]
     if jobs[0].environments is not None:
-        _environments(jobs[0].environments)  # unreadable maps are refused before any work
+        # Unreadable maps are refused before any work.
+        (_surroundings if jobs[0].light == "traced" else _environments)(jobs[0].environments)
     makehuman.data_directory()
     return jobs
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from mesh_scene import ball
 
 from shards.rendering.render import (
     Camera,
@@ -15,19 +16,6 @@ SIZE = 96
 CAMERA = Camera(distance=6.0, scale=30.0, centre=(SIZE / 2, SIZE / 2))
 
 
-def sphere() -> tuple[np.ndarray, np.ndarray]:
-    """Unit sphere from a refined cube: vertices and triangles."""
-    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
-    quads = np.array(
-        [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
-    )
-    for _ in range(5):
-        refine = Subdivision(quads, len(corners))
-        corners, quads = refine(corners), refine.quads
-    corners = corners / np.linalg.norm(corners, axis=1, keepdims=True)
-    return corners, quads[:, [[0, 1, 2], [0, 2, 3]]].reshape(-1, 3)
-
-
 def hits() -> tuple[np.ndarray, np.ndarray]:
     """Where the rays through the pixel centres meet the unit sphere, from the quadratic formula."""
     toward = -view_directions(CAMERA, SIZE)
@@ -39,7 +27,7 @@ def hits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_sphere_has_analytic_normals_and_silhouette():
-    vertices, triangles = sphere()
+    vertices, triangles = ball()
     seen = rasterise(project(vertices, CAMERA), triangles, SIZE, SIZE)
     normal = seen.interpolate(vertex_normals(vertices, triangles), triangles)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
@@ -55,7 +43,7 @@ def test_a_sphere_has_analytic_normals_and_silhouette():
 
 
 def test_right_is_plus_x_and_up_is_plus_y():
-    vertices, triangles = sphere()
+    vertices, triangles = ball()
     seen = rasterise(project(vertices, CAMERA), triangles, SIZE, SIZE)
     place = seen.interpolate(vertices, triangles)
     row, column = np.divmod(seen.pixel, SIZE)
