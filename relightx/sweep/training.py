@@ -74,7 +74,7 @@ def train_once(plan: Plan, run: Path, directory: str, report: Report) -> Life:
     vain for another one of the same run.
     """
     output = run / OUTPUT
-    said_before = output.stat().st_size if output.exists() else 0
+    said_before = _size(output)
     program = _started(_command(plan, run), run, directory)
     try:
         status = _watched(program, run, report)
@@ -124,20 +124,25 @@ def last_words(output: Path) -> str:
 
 def _watched(program: subprocess.Popen, run: Path, report: Report) -> int:
     """The exit status of a training, when it has ended."""
-    told, before = 0, seconds_trained(run)
+    told, size, before = 0, 0, seconds_trained(run)
     began = noted = time.monotonic()
     while True:
         status, now = program.poll(), time.monotonic()
         if status is not None or now - noted > _NOTE_S:
             write_atomically(run / _CLOCK, json.dumps(before + now - began).encode())
             noted = now
-        found = validations(run)
-        for values in found[told:]:
-            report(values)
-        told = max(told, len(found))
+        if (grown := _size(run / LOG_NAME)) != size:  # a long log is read only when there is more
+            found = validations(run)
+            for values in found[told:]:
+                report(values)
+            told, size = max(told, len(found)), grown
         if status is not None:
             return status
         time.sleep(_POLL_S)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _command(plan: Plan, run: Path) -> list[str]:
