@@ -4,17 +4,14 @@ Lengths are MakeHuman's decimetres, the origin lies between chin and hairline; f
 +x right in the picture, +y up, +z to the camera.
 """
 
-import functools
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from shards.rendering import makehuman
 from shards.rendering.gloss import gloss
 from shards.rendering.hair import hair_offsets, surface_place
-from shards.rendering.heads import Person, head_vertices
+from shards.rendering.heads import Person
 from shards.rendering.lights import rotation
 from shards.rendering.noise import field
 from shards.rendering.render import (
@@ -27,29 +24,12 @@ from shards.rendering.render import (
     view_directions,
 )
 from shards.rendering.skin import Appearance, eye_albedo, surface_albedo
-from shards.rendering.subdivision import Subdivision
+from shards.rendering.surface import Surface, makehuman_surface
 
 _SAMPLES = 2  # along each side of a pixel
-_CHIN, _HAIRLINE = (0.0, 6.17, 1.37), (0.0, 8.05, 1.37)
 _POSE_DEG = (25.0, 12.0, 6.0)  # largest yaw, pitch and roll
 FRAMINGS = {"portrait": (0.67, 0.76), "face": (0.95, 1.45)}
 """Shares of the picture's height from chin to hairline: the whole head, or the face alone."""
-
-
-class Surface(NamedTuple):
-    """The refined mesh that all heads share.
-
-    template: undeformed place of each vertex. weights: lips, ears and mouth cavity.
-    first_eye: triangles from here on are eyes. chin, hairline: numbers of two vertices.
-    """
-
-    refine: Subdivision
-    triangles: Integer[np.ndarray, "triangles 3"]
-    template: Float[np.ndarray, "vertices 3"]
-    weights: Float[np.ndarray, "vertices 3"]
-    first_eye: int
-    chin: int
-    hairline: int
 
 
 @dataclass(frozen=True)
@@ -91,10 +71,14 @@ def random_scene(
     rng: np.random.Generator,
     size: int,
     framing: str = "portrait",
+    surface: Surface | None = None,
 ) -> Scene:
-    """A person in a random pose before a random camera; framing: one of FRAMINGS."""
-    surface = head_surface()
-    refined = surface.refine(head_vertices(person))
+    """A person in a random pose before a random camera.
+
+    framing: one of FRAMINGS. surface: the kind of head that the person has; MakeHuman's when None.
+    """
+    surface = surface or makehuman_surface()
+    refined = surface.vertices_of(person)
     height = float(np.linalg.norm(refined[surface.hairline] - refined[surface.chin]))
     middle = (refined[surface.hairline] + refined[surface.chin]) / 2
     lips, ears, _ = surface.weights.T
@@ -218,26 +202,3 @@ def _jittered_centre(rng: np.random.Generator, side: int, share: float) -> tuple
     middle = 0.535 - 0.4 * max(share - FRAMINGS["portrait"][1], 0)
     column, row = side * (np.array([0.5, middle]) + rng.uniform(-0.025, 0.025, 2))
     return float(column), float(row)
-
-
-@functools.cache
-def head_surface() -> Surface:
-    """Read once for each process."""
-    mesh = makehuman.head_mesh()
-    refine = Subdivision(mesh.quads, len(mesh.vertices))
-    known = np.column_stack((mesh.vertices, mesh.lips, mesh.ears, mesh.cavity))
-    known = refine(known)
-    template = known[:, :3]
-    chin, hairline = (
-        int(np.argmin(np.linalg.norm(template - np.array(place), axis=1)))
-        for place in (_CHIN, _HAIRLINE)
-    )
-    return Surface(
-        refine=refine,
-        triangles=refine.quads[:, [[0, 1, 2], [0, 2, 3]]].reshape(-1, 3),
-        template=template,
-        weights=np.clip(known[:, 3:], 0, 1),
-        first_eye=mesh.first_eye_quad * 8,
-        chin=chin,
-        hairline=hairline,
-    )

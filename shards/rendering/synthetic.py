@@ -18,7 +18,7 @@ from jaxtyping import Float
 from relightx.color import LUMINANCE, to_srgb8
 from relightx.sample import MAX_LIGHTS, Portrait, Provenance
 from relightx.sh import dominant_direction
-from shards.rendering import makehuman
+from shards.rendering import ict, makehuman
 from shards.rendering.environments import read_environments, shipped_environments
 from shards.rendering.heads import random_person
 from shards.rendering.illumination import random_illumination
@@ -49,6 +49,8 @@ class HeadJob:
     """One of FRAMINGS."""
     camera: str = "colour"
     """One of CAMERAS."""
+    shapes: Path | None = None
+    """The ICT face model, for its shapes; MakeHuman's when None."""
     layers: bool = False
     """Whether to add depth, parts and, under traced light, what each light does."""
 
@@ -84,6 +86,8 @@ def synthetic_jobs(*, heads: int, first_head: int = 0, **settings: Any) -> list[
         # Unreadable maps are refused before any work.
         (_surroundings if jobs[0].light == "traced" else _environments)(jobs[0].environments)
     makehuman.data_directory()
+    if jobs[0].shapes is not None:
+        ict.read_model(jobs[0].shapes)
     return jobs
 
 
@@ -95,9 +99,15 @@ def synthetic_one(head: int, **settings: Any) -> Portrait:
 def render_head(job: HeadJob) -> Portrait:
     """The finished portrait of a job."""
     # One generator for each part: more lights leave the head as it is.
-    body, pose, light = (np.random.default_rng([job.seed, job.head, part]) for part in range(3))
-    person = random_person(body)
-    scene = random_scene(person, random_appearance(body, person), pose, job.size, job.framing)
+    body, pose, light, shape = (
+        np.random.default_rng([job.seed, job.head, part]) for part in range(4)
+    )
+    person, surface = random_person(body), None
+    appearance = random_appearance(body, person)
+    if job.shapes is not None:
+        person = replace(person, features=ict.random_features(shape))
+        surface = ict.ict_surface(job.shapes)
+    scene = random_scene(person, appearance, pose, job.size, job.framing, surface)
     if job.camera == "gray":
         scene = replace(scene, albedo=_gray(scene.albedo))
     paint = _traced if job.light == "traced" else _shaded
@@ -111,7 +121,7 @@ def render_head(job: HeadJob) -> Portrait:
         light_name=names,
         provenance=Provenance(
             source=f"relightx synthetic heads 1, seed {job.seed}",
-            licence=makehuman.LICENCE,
+            licence=f"{makehuman.LICENCE}; {ict.LICENCE}" if job.shapes else makehuman.LICENCE,
             crop="rendered; chin to hairline fills {:g} to {:g} of the height".format(
                 *FRAMINGS[job.framing]
             ),

@@ -24,6 +24,7 @@ def synthetic(
     light: Literal["sh", "traced"] = "sh",
     framing: Literal["portrait", "face"] = "portrait",
     camera: Literal["colour", "gray"] = "colour",
+    shapes: Path | None = None,
     layers: bool = False,
 ) -> Iterator[Group]:
     """Groups of rendered heads.
@@ -38,6 +39,7 @@ def synthetic(
         environments: folder of .hdr or .exr maps, instead of those shipped
         framing: portrait (the whole head) or face (cropped as aligned photographs are)
         camera: colour, or gray, for photographs that are
+        shapes: FaceXModel folder of ICT-FaceKit, or an .npz of it: faces from scans
         layers: add depth, shares of skin and eye and, under traced light, for each light
             shading with and without shadows, gloss, visibility (see relightx.layers)
         light: sh (as in the SfSNet set: no shadow, no gloss) or traced (with both, and all labels)
@@ -51,6 +53,7 @@ def synthetic(
         light=light,
         framing=framing,
         camera=camera,
+        shapes=shapes,
         layers=layers,
     )
     for job in jobs:
