@@ -164,8 +164,7 @@ def _from_folder(folder: Path) -> tuple[np.ndarray, ...]:
 
 def _obj_vertices(file: Path) -> Float[np.ndarray, "vertices 3"]:
     with open(file, encoding="utf-8") as lines:
-        rows = [line[2:] for line in lines if line.startswith("v ")]
-    return np.array([row.split()[:3] for row in rows], np.float64)
+        return np.loadtxt((line for line in lines if line.startswith("v ")), usecols=(1, 2, 3))
 
 
 def _obj_quads(file: Path) -> Integer[np.ndarray, "quads 4"]:

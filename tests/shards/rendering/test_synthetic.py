@@ -5,12 +5,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from explained import rendered
 
 pytest.importorskip("anny", reason="the extra `synthetic` is not installed")
 
 from relightx.color import LUMINANCE, linear_to_srgb
 from relightx.sample import decode, encode
-from relightx.sh import dominant_direction, shade
+from relightx.sh import dominant_direction
 from shards.rendering.synthetic import (
     HeadJob,
     render_head,
@@ -25,13 +26,6 @@ HEADS = 12
 @pytest.fixture(scope="module")
 def portraits():
     return list(synthetic(heads=HEADS, lights=4, size=64, seed=5))
-
-
-def rendered(portrait) -> np.ndarray:
-    """What the labels say the image is, in linear light."""
-    normal = torch.from_numpy(portrait.normal.transpose(2, 0, 1))
-    shading = shade(normal[None], torch.from_numpy(portrait.sh)).clamp_min(0).numpy()
-    return portrait.albedo * shading.transpose(0, 2, 3, 1) * portrait.mask[..., None]
 
 
 def test_image_is_albedo_times_shading_to_eight_bits(portraits):
