@@ -13,6 +13,7 @@ from balls import ball
 from ray_nodes import ENVIRONMENT, ray_cluster
 
 from relightx.sample import encode
+from relightx.storage import open_folder
 
 ROOT = Path(__file__).parents[3]
 
@@ -46,8 +47,7 @@ def captures(tmp_path_factory) -> Path:
 
 
 def build(captures: Path, out: object, *flags: object) -> subprocess.CompletedProcess[str]:
-    options = ["--in", captures / "root", "--out", out, "--shard-mb", "0.02", *flags]
-    return relightx_shards("build", "folder", *options)
+    return relightx_shards("build", *folder(captures / "root", out), *flags)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_ray_cluster_that_is_not_there_is_refused(captures, tmp_path):
 
 
 def test_a_slurm_array_makes_the_same_bytes(slurm, captures, tmp_path):
-    job = submit(slurm, tmp_path, "3-7:2", captures / "root", tmp_path / "d")
+    job = submit(slurm, tmp_path, "3-7:2", *folder(captures / "root", tmp_path / "d"))
     states = slurm.wait(job)
     assert set(states.values()) == {"COMPLETED"} and len(states) == 3, logs(tmp_path)
     assert contents(tmp_path / "d") == contents(captures / "here")
@@ -92,15 +92,14 @@ def test_a_job_that_is_preempted_is_requeued_and_goes_on(slurm, captures, tmp_pa
         for subject in (captures / "root").iterdir():
             shutil.copytree(subject, large / f"{subject.name}-{copy:02d}", copy_function=os.link)
     out = tmp_path / "d"
-    job = submit(slurm, tmp_path, "0-1", large, out)
+    job = submit(slurm, tmp_path, "0-1", *folder(large, out))
     second = tmp_path / ".d.partial/train/shard-000001.tar"
     wait_for(second.exists)
     slurm.requeue(f"{job}_0")
     states = slurm.wait(job)
     assert set(states.values()) == {"COMPLETED"}, logs(tmp_path) + slurm.logs()
     undisturbed = tmp_path / "undisturbed"
-    options = ["--in", large, "--out", undisturbed, "--shard-mb", "0.02"]
-    assert relightx_shards("build", "folder", *options).returncode == 0
+    assert relightx_shards("build", *folder(large, undisturbed)).returncode == 0
     assert contents(out) == contents(undisturbed)
 
 
@@ -116,13 +115,36 @@ def test_a_job_without_a_source_says_how_it_is_used(slurm, tmp_path):
     assert f"no launch/env.sh in {tmp_path}; submit from the project's root" in logs(tmp_path)
 
 
-def submit(slurm, where: Path, array: str, captures: Path, out: Path) -> str:
-    script = [f"--array={array}", "--cpus-per-task=1", str(ROOT / "launch/shards.sbatch")]
-    options = ["folder", "--in", captures, "--out", out, "--shard-mb", "0.02"]
-    environment = (
-        f"--export=ALL,RELIGHTX_ROOT={ROOT},PATH={Path(sys.executable).parent}:/usr/bin:/bin"
+def test_rendered_heads_are_the_same_from_ray_and_from_a_slurm_array_into_s3(
+    slurm, cluster, s3, tmp_path
+):
+    heads = ["--heads", 6, "--lights", 2, "--size", 32, "--light", "traced", "--layers"]
+    heads = ["synthetic", *heads, "--split", "train=0.5,val=0.5", "--shard-mb", "0.03"]
+    here = relightx_shards("build", *heads, "--out", tmp_path / "here", "--workers", 2)
+    assert here.returncode == 0, here.stderr
+    engine = ["--engine", "ray", "--address", cluster]
+    by_ray = relightx_shards("build", *heads, "--out", tmp_path / "by_ray", *engine)
+    assert by_ray.returncode == 0, by_ray.stderr
+    assert contents(tmp_path / "by_ray") == contents(tmp_path / "here")
+    out = s3.new_url()
+    states = slurm.wait(
+        submit(slurm, tmp_path, "0-1", *heads, "--out", out, "--endpoint-url", s3.endpoint)
     )
-    return slurm.submit(environment, *script, *map(str, options), cwd=where)
+    assert set(states.values()) == {"COMPLETED"} and len(states) == 2, logs(tmp_path)
+    kept = open_folder(out, s3.options())
+    assert {name: kept.read(name) for name in kept.names()} == contents(tmp_path / "here")
+
+
+def submit(slurm, where: Path, array: str, *flags: object) -> str:
+    script = [f"--array={array}", "--cpus-per-task=1", str(ROOT / "launch/shards.sbatch")]
+    environment = {name: text for name, text in os.environ.items() if name.startswith("AWS_")}
+    environment |= {"RELIGHTX_ROOT": ROOT, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    export = ",".join(f"{name}={text}" for name, text in environment.items())
+    return slurm.submit(f"--export=ALL,{export}", *script, *map(str, flags), cwd=where)
+
+
+def folder(captures: Path, out: Path) -> list[object]:
+    return ["folder", "--in", captures, "--out", out, "--shard-mb", "0.02"]
 
 
 def logs(where: Path) -> str:
