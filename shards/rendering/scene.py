@@ -28,8 +28,9 @@ from shards.rendering.surface import Surface, makehuman_surface
 
 _SAMPLES = 2  # along each side of a pixel
 _POSE_DEG = (25.0, 12.0, 6.0)  # largest yaw, pitch and roll
-FRAMINGS = {"portrait": (0.67, 0.76), "face": (0.95, 1.45)}
-"""Shares of the picture's height from chin to hairline: the whole head, or the face alone."""
+FRAMINGS = {"portrait": (0.67, 0.76), "face": (0.95, 1.45), "features": (1.35, 1.65)}
+"""Shares of the picture's height from chin to hairline: the whole head, the face alone, or what
+lies between brows and chin, as Extended Yale B is cropped."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def _random_pose(rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:
 
 def _jittered_centre(rng: np.random.Generator, side: int, share: float) -> tuple[float, float]:
     # The face sits a little low, so that the hair has room; of one that fills the picture, which
-    # loses the forehead first, it is the chin that has.
-    middle = 0.535 - 0.4 * max(share - FRAMINGS["portrait"][1], 0)
+    # loses the forehead first, it is the chin that has, until that is lost too.
+    middle = max(0.535 - 0.4 * max(share - FRAMINGS["portrait"][1], 0), 0.385)
     column, row = side * (np.array([0.5, middle]) + rng.uniform(-0.025, 0.025, 2))
     return float(column), float(row)

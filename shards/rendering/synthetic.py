@@ -31,6 +31,7 @@ from shards.rendering.traced import Taken, traced_pictures
 SIZES = (16, 1024)
 LIGHTS = ("sh", "traced")
 CAMERAS = ("colour", "gray")
+ASPECTS = (0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class HeadJob:
     """One of FRAMINGS."""
     camera: str = "colour"
     """One of CAMERAS."""
+    aspect: float = 1.0
+    """Width of the pictures by their height."""
     shapes: Path | None = None
     """The ICT face model, for its shapes; MakeHuman's when None."""
     layers: bool = False
@@ -61,6 +64,8 @@ class HeadJob:
             raise ValueError(f"lights is {self.lights}; 1 to {MAX_LIGHTS} needed")
         if self.light not in LIGHTS:
             raise ValueError(f"light is {self.light!r}, needed is one of {LIGHTS}")
+        if not ASPECTS[0] <= self.aspect <= ASPECTS[1]:
+            raise ValueError(f"aspect is {self.aspect:g}; {ASPECTS[0]} to {ASPECTS[1]:g} needed")
         if self.camera not in CAMERAS:
             raise ValueError(f"camera is {self.camera!r}, needed is one of {CAMERAS}")
         if self.framing not in FRAMINGS:
@@ -114,10 +119,13 @@ def render_head(job: HeadJob) -> Portrait:
     names, taken = paint(job, scene, light)
     layers = {**scene.layers(), **taken.layers} if job.layers else {}
     key = f"head{job.head:06d}"
+    pictures = taken.pictures[..., :1] if job.camera == "gray" else taken.pictures
+    left = round(job.size * (1 - job.aspect) / 2)
+    shown = slice(left, job.size - left)
     return Portrait(
         key=key,
         subject=key,
-        image=taken.pictures[..., :1] if job.camera == "gray" else taken.pictures,
+        image=pictures[:, :, shown],
         light_name=names,
         provenance=Provenance(
             source=f"relightx synthetic heads 1, seed {job.seed}",
@@ -130,12 +138,12 @@ def render_head(job: HeadJob) -> Portrait:
             normal="real",
             light="real",
         ),
-        albedo=scene.albedo,
-        normal=scene.normal,
-        mask=scene.mask,
+        albedo=scene.albedo[:, shown],
+        normal=scene.normal[:, shown],
+        mask=scene.mask[:, shown],
         sh=taken.sh,
         direction=dominant_direction(torch.from_numpy(taken.sh)).numpy(),
-        layers=layers,
+        layers={name: layer[:, shown] for name, layer in layers.items()},
     )
 
 

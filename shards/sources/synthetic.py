@@ -22,7 +22,8 @@ def synthetic(
     seed: int = 0,
     environments: Path | None = None,
     light: Literal["sh", "traced"] = "sh",
-    framing: Literal["portrait", "face"] = "portrait",
+    framing: Literal["portrait", "face", "features"] = "portrait",
+    aspect: float = 1.0,
     camera: Literal["colour", "gray"] = "colour",
     shapes: Path | None = None,
     layers: bool = False,
@@ -37,7 +38,9 @@ def synthetic(
         size: side in px
         seed: of everything random
         environments: folder of .hdr or .exr maps, instead of those shipped
-        framing: portrait (the whole head) or face (cropped as aligned photographs are)
+        framing: portrait (the whole head), face (cropped as aligned photographs are) or features
+            (from the brows to the chin)
+        aspect: width of the pictures by their height, 0.5 to 1
         camera: colour, or gray, for photographs that are
         shapes: FaceXModel folder of ICT-FaceKit, or an .npz of it: faces from scans
         layers: add depth, shares of skin and eye and, under traced light, for each light
@@ -52,6 +55,7 @@ def synthetic(
         environments=environments,
         light=light,
         framing=framing,
+        aspect=aspect,
         camera=camera,
         shapes=shapes,
         layers=layers,
