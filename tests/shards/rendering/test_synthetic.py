@@ -135,6 +135,20 @@ def test_own_environments_are_used(tmp_path):
     assert all(name == "environment room" or name.startswith("lamps") for name in names)
 
 
+@pytest.mark.parametrize("light", ["sh", "traced"])
+def test_narrow_pictures_are_the_middle_of_square_ones(light):
+    whole, narrow = (
+        synthetic_one(4, lights=2, size=64, light=light, layers=True, aspect=aspect)
+        for aspect in (1.0, 0.75)
+    )
+    assert narrow.image.shape[1:3] == (64, 48)
+    np.testing.assert_array_equal(narrow.image, whole.image[:, :, 8:56])
+    np.testing.assert_array_equal(narrow.normal, whole.normal[:, 8:56])
+    for name, layer in narrow.layers.items():
+        np.testing.assert_array_equal(layer, whole.layers[name][:, 8:56])
+    assert encode(decode(narrow.key, encode(narrow)))["mask.png"] == encode(narrow)["mask.png"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -142,6 +156,7 @@ def test_own_environments_are_used(tmp_path):
         ({"size": 5}, "size is 5"),
         ({"head": -1}, "negative"),
         ({"seed": -1}, "negative"),
+        ({"aspect": 1.5}, "aspect is 1.5; 0.5 to 1 needed"),
     ],
 )
 def test_numbers_out_of_range_are_refused(change, message):

@@ -94,7 +94,7 @@ def test_images_are_well_exposed_and_black_outside(portraits):
     [
         ({"light": "radiosity"}, r"light is 'radiosity', needed is one of \('sh', 'traced'\)"),
         ({"camera": "sepia"}, r"camera is 'sepia', needed is one of \('colour', 'gray'\)"),
-        ({"framing": "bust"}, r"framing is 'bust', needed is one of \('portrait', 'face'\)"),
+        ({"framing": "bust"}, r"framing is 'bust', needed is one of \('portrait', 'face', 'features'\)"),
     ],
 )
 def test_what_there_is_not_is_refused(change, message):
