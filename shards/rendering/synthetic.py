@@ -20,7 +20,8 @@ from relightx.sample import MAX_LIGHTS, Portrait, Provenance
 from relightx.sh import dominant_direction
 from shards.rendering import makehuman
 from shards.rendering.environments import read_environments, shipped_environments
-from shards.rendering.heads import random_person
+from shards.rendering.glasses import Glasses, random_glasses
+from shards.rendering.heads import Person, random_person, with_open_mouth
 from shards.rendering.illumination import random_illumination
 from shards.rendering.lights import exposed, random_light
 from shards.rendering.scene import FRAMINGS, Scene, random_scene
@@ -31,6 +32,7 @@ from shards.rendering.traced import Taken, traced_pictures
 SIZES = (16, 1024)
 LIGHTS = ("sh", "traced")
 CAMERAS = ("colour", "gray")
+_GLASSES, _OPEN = 0.15, 0.2  # share of heads with occluders that wear glasses, that open the mouth
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class HeadJob:
     """One of CAMERAS."""
     layers: bool = False
     """Whether to add depth, parts and, under traced light, what each light does."""
+    occluders: bool = False
+    """Whether some heads wear glasses, and some have an open mouth with teeth."""
 
     def __post_init__(self) -> None:
         if self.head < 0 or self.seed < 0:
@@ -97,7 +101,10 @@ def render_head(job: HeadJob) -> Portrait:
     # One generator for each part: more lights leave the head as it is.
     body, pose, light = (np.random.default_rng([job.seed, job.head, part]) for part in range(3))
     person = random_person(body)
-    scene = random_scene(person, random_appearance(body, person), pose, job.size, job.framing)
+    appearance, glasses = random_appearance(body, person), None
+    if job.occluders:
+        person, glasses = _occluded(np.random.default_rng([job.seed, job.head, 3]), person)
+    scene = random_scene(person, appearance, pose, job.size, job.framing, glasses)
     if job.camera == "gray":
         scene = replace(scene, albedo=_gray(scene.albedo))
     paint = _traced if job.light == "traced" else _shaded
@@ -127,6 +134,12 @@ def render_head(job: HeadJob) -> Portrait:
         direction=dominant_direction(torch.from_numpy(taken.sh)).numpy(),
         layers=layers,
     )
+
+
+def _occluded(rng: np.random.Generator, person: Person) -> tuple[Person, Glasses | None]:
+    """The person, perhaps with an open mouth, and perhaps glasses."""
+    glasses = random_glasses(rng) if rng.random() < _GLASSES else None
+    return (with_open_mouth(rng, person) if rng.random() < _OPEN else person), glasses
 
 
 def _shaded(job: HeadJob, scene: Scene, rng: np.random.Generator) -> tuple[tuple[str, ...], Taken]:

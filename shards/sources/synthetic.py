@@ -25,6 +25,7 @@ def synthetic(
     framing: Literal["portrait", "face"] = "portrait",
     camera: Literal["colour", "gray"] = "colour",
     layers: bool = False,
+    occluders: bool = False,
 ) -> Iterator[Group]:
     """Groups of rendered heads.
 
@@ -38,8 +39,10 @@ def synthetic(
         environments: folder of .hdr or .exr maps, instead of those shipped
         framing: portrait (the whole head) or face (cropped as aligned photographs are)
         camera: colour, or gray, for photographs that are
-        layers: add depth, shares of skin and eye and, under traced light, for each light
-            shading with and without shadows, gloss, visibility (see relightx.layers)
+        layers: add depth, shares of skin and eye, the part that each pixel shows and, under
+            traced light, for each light shading with and without shadows, gloss, visibility (see
+            relightx.layers)
+        occluders: put glasses on some heads, and open some mouths, which then show teeth
         light: sh (as in the SfSNet set: no shadow, no gloss) or traced (with both, and all labels)
     """
     jobs = synthetic_jobs(
@@ -52,6 +55,7 @@ def synthetic(
         framing=framing,
         camera=camera,
         layers=layers,
+        occluders=occluders,
     )
     for job in jobs:
         name = f"head{job.head:06d}"
