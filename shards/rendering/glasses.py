@@ -96,7 +96,8 @@ def random_glasses(rng: np.random.Generator) -> Glasses:
     if not metal:
         colour, reflectance = ((0.2, 0.085, 0.03) if tortoise else plastic), 0.045
     tint = float(rng.uniform(0.8, 1.2))
-    polished = float(rng.uniform(0.15, 0.3) if rng.random() < 0.7 else rng.uniform(0.35, 0.5))
+    # A thin wire shows all its normals within a pixel: sharper gloss would break up into beads.
+    roughness = float(rng.uniform(0.42, 0.6) if metal else rng.uniform(0.22, 0.5))
     return Glasses(
         lens=(half_width, half_height),
         square=square,
@@ -111,7 +112,7 @@ def random_glasses(rng: np.random.Generator) -> Glasses:
         bar=metal and name == "drop",
         colour=(colour[0] * tint, colour[1] * tint, colour[2] * tint),
         tortoise=float(tortoise and not metal),
-        roughness=polished,
+        roughness=roughness,
         reflectance=reflectance,
         offset=float(rng.uniform(0, 100)),
     )
