@@ -59,21 +59,28 @@ def test_each_eye_is_looked_at_through_a_rim(head):
         near = np.linalg.norm(template - EYE_CENTRE * (side, 1, 1), axis=1).argmin()
         eye = skin[near]
         offset = piece.vertices - eye
-        front = offset[(offset[:, 2] > 0) & (np.abs(offset[:, 0]) < 0.32)]
+        front = offset[(offset[:, 2] > 0) & (side * piece.vertices[:, 0] > 0)]
         degrees = np.degrees(np.arctan2(front[:, 1], front[:, 0]))
         counts, _ = np.histogram(degrees, bins=12, range=(-180, 180))
         assert counts.min() > 0
         assert np.linalg.norm(front[:, :2], axis=1).min() > 0.08
 
 
-def test_temples_reach_the_ears_outside_of_the_head():
+def test_temples_run_outside_of_the_head_to_the_ears():
+    surface = head_surface()
     for head in HEADS:
         skin, piece = worn(head)
-        surface = head_surface()
+        bare = Caster(skin, surface.triangles)
         for side in (-1, 1):
             ear = np.linalg.norm(surface.template - (side * 0.74, 7.35, 0.6), axis=1).argmin()
             away = np.linalg.norm(piece.vertices - skin[ear], axis=1)
             assert away.min() < 0.1
+            front, depth = piece.vertices[:, 2].max() - 0.4, piece.vertices[:, 2]
+            between = (depth < front) & (depth > skin[ear, 2] + 0.15)
+            temple = piece.vertices[between & (side * piece.vertices[:, 0] > 0)]
+            outward = np.broadcast_to(np.array([side, 0, 0.0]), temple.shape)
+            assert len(temple) > 100
+            assert not bare.blocked(temple, outward).any()
 
 
 def test_tubes_are_closed_and_look_outward():
