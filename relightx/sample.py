@@ -24,11 +24,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from relightx.codec import decode_picture, encode_jpeg, encode_png
 from relightx.color import TRANSFERS, from_integer
-from relightx.layers import LAYER_NAME, encode_layer, layer_scale
+from relightx.layers import LAYER_NAME, encode_layer, layers_meta
 from relightx.metatext import light_record, split_meta
 
 VERSION = 1
@@ -100,7 +100,7 @@ class Portrait:
     confidence: Float[np.ndarray, "height width"] | None = None
     sh: Float[np.ndarray, "lights 3 9"] | None = None
     direction: Float[np.ndarray, "lights 3"] | None = None
-    layers: Mapping[str, Float[np.ndarray, "height width _"]] = field(default_factory=dict)
+    layers: Mapping[str, Shaped[np.ndarray, "height width _"]] = field(default_factory=dict)
 
     @property
     def num_lights(self) -> int:
@@ -276,10 +276,9 @@ def _meta(portrait: Portrait) -> dict[str, Any]:
             else _rounded(portrait.direction[index]),
         }
 
-    scales = {name: layer_scale(values) for name, values in portrait.layers.items()}
     return {
         "version": VERSION,
-        **({"scales": scales} if scales else {}),
+        **layers_meta(portrait.layers),
         "subject": portrait.subject,
         "height": portrait.image.shape[1],
         "width": portrait.image.shape[2],

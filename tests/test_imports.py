@@ -32,7 +32,7 @@ LAYERS = (
 LAYER = {f"relightx.{name}": level for level, row in enumerate(LAYERS) for name in row}
 
 SHARDS_MAY_IMPORT = {
-    *("color", "codec", "raycluster", "sh", "storage"),
+    *("color", "codec", "layers", "raycluster", "sh", "storage"),
     *("sample", "index", "environment", "picture", "face"),
 }
 

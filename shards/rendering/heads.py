@@ -5,7 +5,7 @@ A person is drawn from one random generator; nothing here knows of poses, light 
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -57,6 +57,17 @@ _EXPRESSIONS = {
     "eye-{side}-slit": 0.35,
     "eye-{side}-opened-up": 0.35,
 }
+# Smallest and largest weight of what opens a mouth, jaw and lips, in a smile and in speech.
+_SMILE = {
+    "mouth-open": (0.0, 0.14),
+    "mouth-upward-retraction": (0.35, 0.75),
+    "mouth-part-later": (0.0, 0.15),
+}
+_SPEECH = {
+    "mouth-open": (0.1, 0.45),
+    "mouth-upward-retraction": (0.0, 0.3),
+    "mouth-part-later": (0.0, 0.25),
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,8 @@ class Person:
     ancestry: tuple[float, float, float]
     lightness: float
     features: dict[str, float]
+    open_mouth: bool = False
+    """Whether it shows teeth."""
 
 
 def random_person(rng: np.random.Generator) -> Person:
@@ -93,14 +106,34 @@ def random_person(rng: np.random.Generator) -> Person:
     return Person(male, age, ancestry, lightness, features)
 
 
+def with_open_mouth(rng: np.random.Generator, person: Person) -> Person:
+    """The person with a smile that shows teeth, or speaking."""
+    opening = _SMILE if rng.random() < 0.5 else _SPEECH
+    features = dict(person.features)
+    for unit, ends in opening.items():
+        weight = float(rng.uniform(*ends))
+        for race, share in zip(ANCESTRIES, person.ancestry, strict=True):
+            features[f"expression/units/{race}/{unit}"] = weight * share
+    return replace(person, features=features, open_mouth=True)
+
+
 def head_vertices(person: Person) -> Float[np.ndarray, "vertices 3"]:
     """The person's mesh in MakeHuman's decimetres, vertices as in `makehuman.head_mesh`."""
-    mesh, deformations = makehuman.head_mesh(), head_targets()
-    weights = deformations.weights(person.features)
+    return makehuman.head_mesh().vertices + _moved(person, head_targets().offsets)
+
+
+def mouth_vertices(person: Person) -> Float[np.ndarray, "vertices 3"]:
+    """The person's teeth and tongue, vertices as in `makehuman.mouth_mesh`."""
+    return makehuman.mouth_mesh().vertices + _moved(person, head_targets().mouth)
+
+
+def _moved(
+    person: Person, offsets: Float[np.ndarray, "targets vertices_by_3"]
+) -> Float[np.ndarray, "vertices 3"]:
+    weights = head_targets().weights(person.features)
     used = np.flatnonzero(weights)
     # Not @: BLAS rounds differently with another number of threads.
-    moved = np.einsum("t,tv->v", weights[used], deformations.offsets[used])
-    return mesh.vertices + moved.reshape(-1, 3)
+    return np.einsum("t,tv->v", weights[used], offsets[used]).reshape(-1, 3)
 
 
 @functools.cache
@@ -113,7 +146,8 @@ def head_targets() -> Targets:
         for unit in _EXPRESSIONS
         for side in (("left", "right") if "{side}" in unit else ("",))
     ]
-    return makehuman.targets((*_macro_names(), *features, *expressions))
+    opening = [f"expression/units/{race}/{unit}" for race in ANCESTRIES for unit in _SMILE]
+    return makehuman.targets((*_macro_names(), *features, *expressions, *opening))
 
 
 def _macro_names() -> list[str]:

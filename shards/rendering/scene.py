@@ -7,13 +7,17 @@ Lengths are MakeHuman's decimetres, the origin lies between chin and hairline; f
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Integer, Shaped, UInt8
 
+from shards.rendering.glasses import Glasses, glasses_piece
 from shards.rendering.gloss import gloss
 from shards.rendering.hair import hair_offsets, surface_place
 from shards.rendering.heads import Person
 from shards.rendering.lights import rotation
+from shards.rendering.mouth import mouth_piece
 from shards.rendering.noise import field
+from shards.rendering.parts import head_parts, most_seen
+from shards.rendering.pieces import joined, samples_of
 from shards.rendering.render import (
     Camera,
     Fragments,
@@ -37,10 +41,12 @@ lies between brows and chin, as Extended Yale B is cropped."""
 class Scene:
     """A posed head and what is seen of it.
 
-    vertices, triangles: its mesh. albedo, normal (with fine relief), mask: the labels.
+    vertices, triangles: its mesh, and behind it those of its pieces (shards.rendering.pieces).
+    albedo, normal (with fine relief), mask: the labels.
     place: where one of a pixel's samples lies. facing: unit normal there without fine relief.
     view: unit vector to the camera. roughness: of the gloss, 0 to 1 (GGX's alpha is its square).
     gloss: reflectance of the gloss when looked at straight on. skin, eye: share of the pixel.
+    part: what most of the pixel shows, a number of `relightx.layers.PARTS`.
     camera: of a picture with `samples` times as many pixels along a side.
     """
 
@@ -56,13 +62,16 @@ class Scene:
     gloss: Float[np.ndarray, "size size"]
     skin: Float[np.ndarray, "size size"]
     eye: Float[np.ndarray, "size size"]
+    part: UInt8[np.ndarray, "size size"]
     camera: Camera
     samples: int = _SAMPLES
 
-    def layers(self) -> dict[str, Float[np.ndarray, "size size 1"]]:
-        """depth: from the camera along the view axis, decimetres. skin, eye: shares of a pixel."""
+    def layers(self) -> dict[str, Shaped[np.ndarray, "size size 1"]]:
+        """depth: from the camera along the view axis, decimetres. skin, eye: shares of a pixel.
+        parts: classes (relightx.layers).
+        """
         depth = np.where(self.mask, self.camera.distance - self.place[..., 2], 0)
-        found = {"depth": depth, "skin": self.skin, "eye": self.eye}
+        found = {"depth": depth, "skin": self.skin, "eye": self.eye, "parts": self.part}
         return {name: (self.mask * values)[..., None] for name, values in found.items()}
 
 
@@ -73,6 +82,7 @@ def random_scene(
     size: int,
     framing: str = "portrait",
     surface: Surface | None = None,
+    glasses: Glasses | None = None,
 ) -> Scene:
     """A person in a random pose before a random camera.
 
@@ -83,22 +93,34 @@ def random_scene(
     height = float(np.linalg.norm(refined[surface.hairline] - refined[surface.chin]))
     middle = (refined[surface.hairline] + refined[surface.chin]) / 2
     lips, ears, _ = surface.weights.T
-    refined += hair_offsets(surface.template, lips, ears, appearance.hair)
+    pieces = [mouth_piece(person)] if person.open_mouth else []
+    hair = hair_offsets(surface.template, lips, ears, appearance.hair)
+    if glasses is not None:
+        worn = (refined, hair, surface.triangles, surface.template, ears)
+        pieces.append(glasses_piece(glasses, *worn))
+    refined += hair
     normals = vertex_normals(refined, surface.triangles)
     turn = _random_pose(rng)
     side = size * _SAMPLES
     distance, share = float(rng.uniform(8, 18)), float(rng.uniform(*FRAMINGS[framing]))
     camera = Camera(distance, share * side / height, _jittered_centre(rng, side, share))
-    placed = _turned(refined - middle, turn)
-    seen = rasterise(project(placed, camera), surface.triangles, side, side)
-    known = np.concatenate((normals, surface.template, surface.weights, placed), axis=1)
-    at = seen.interpolate(known.astype(np.float32), surface.triangles)
+    known = np.concatenate((normals, surface.template, surface.weights), axis=1)
+    vertices, triangles, known = joined(refined, surface.triangles, known, pieces)
+    placed = _turned(vertices - middle, turn)
+    seen = rasterise(project(placed, camera), triangles, side, side)
+    known = np.concatenate((known, placed), axis=1)
+    at = seen.interpolate(known.astype(np.float32), triangles)
     gaze = turn.T @ np.array([0, 0, 1.0]) + rng.normal(0, 0.1, 3) * (1, 0.5, 0)
     gaze *= (0.5, 0.5, 1)  # less than all the way: the eyes also follow the head
-    on_eye = seen.triangle >= surface.first_eye
-    albedo, bump, hair = _shade_free(at, on_eye, gaze, appearance)
+    first_piece = len(surface.triangles)
+    on_eye = (seen.triangle >= surface.first_eye) & (seen.triangle < first_piece)
+    albedo, bump, cover = _shade_free(at, on_eye, gaze, appearance)
+    materials = gloss(at[:, 3:6], at[:, 6], cover, on_eye, appearance)
+    part = head_parts(at[:, 3:6], at[:, 6:9], cover, on_eye, appearance)
+    for piece, rows in samples_of(pieces, seen.triangle, first_piece):
+        albedo[rows], bump[rows] = piece.paint(at[rows, 3:6]), 0
+        materials[rows], part[rows] = (piece.roughness, piece.reflectance, 0, 0), piece.part
     normal = _turned(at[:, :3] + bump, turn)
-    materials = gloss(at[:, 3:6], at[:, 6], hair, on_eye, appearance)
     mean, mask = average_samples(
         np.concatenate((albedo, normal, materials), axis=1), seen.pixel, size, _SAMPLES
     )
@@ -107,7 +129,7 @@ def random_scene(
     place, facing = _one_sample(seen, at[:, 9:], _turned(at[:, :3], turn), size)
     return Scene(
         placed,
-        surface.triangles,
+        triangles,
         albedo=mean[..., :3],
         normal=_facing(mean[..., 3:6], view),
         mask=mask,
@@ -118,6 +140,7 @@ def random_scene(
         gloss=mean[..., 7],
         skin=mean[..., 8],
         eye=mean[..., 9],
+        part=most_seen(part, seen.pixel, mask, _SAMPLES),
         camera=camera,
     )
 

@@ -218,6 +218,15 @@ def _hair_cover(
 
 
 def _brows(template: np.ndarray, place: np.ndarray, appearance: Appearance) -> np.ndarray:
+    hairs = 1 + 0.2 * field(place[:, ::-1], "strands", appearance.offset)
+    grown = brow_weight(template, appearance)
+    return np.clip(grown * appearance.brow_density * hairs, 0, 1)
+
+
+def brow_weight(
+    template: Float[np.ndarray, "num 3"], appearance: Appearance
+) -> Float[np.ndarray, "num"]:
+    """How far each place is inside the brows, 0 to 1, whatever their density."""
     x, y = np.abs(template[:, 0]), template[:, 1]
     # A parabola to the arch at x = 0.4, falling faster beyond it.
     from_arch = x - 0.4
@@ -225,9 +234,8 @@ def _brows(template: np.ndarray, place: np.ndarray, appearance: Appearance) -> n
     half = np.interp(x, (0.1, 0.17, 0.38, 0.6), (0.034, 0.043, 0.034, 0.01))
     half = half * appearance.brow_thickness
     ends = _rise(x, 0.08, 0.19) * (1 - _rise(x, 0.52, 0.6)) * (template[:, 2] > 0.8)
-    hairs = 1 + 0.2 * field(place[:, ::-1], "strands", appearance.offset)
     inside = 1 - _rise(np.abs(y - middle - appearance.brow_rise) / half, 0.2, 1.5)
-    return np.clip(inside * ends * appearance.brow_density * hairs, 0, 1)
+    return inside * ends
 
 
 def _lashes(template: np.ndarray, appearance: Appearance) -> np.ndarray:

@@ -20,7 +20,8 @@ from relightx.sample import MAX_LIGHTS, Portrait, Provenance
 from relightx.sh import dominant_direction
 from shards.rendering import ict, makehuman
 from shards.rendering.environments import read_environments, shipped_environments
-from shards.rendering.heads import random_person
+from shards.rendering.glasses import Glasses, random_glasses
+from shards.rendering.heads import Person, random_person, with_open_mouth
 from shards.rendering.illumination import random_illumination
 from shards.rendering.lights import exposed, random_light
 from shards.rendering.scene import FRAMINGS, Scene, random_scene
@@ -32,6 +33,8 @@ SIZES = (16, 1024)
 LIGHTS = ("sh", "traced")
 CAMERAS = ("colour", "gray")
 ASPECTS = (0.5, 1.0)
+_GLASSES, _OPEN = 0.15, 0.2  # share of heads with occluders that wear glasses, that open the mouth
+_SHAPE_PART = 13  # of a head's random generators
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class HeadJob:
     """The ICT face model, for its shapes; MakeHuman's when None."""
     layers: bool = False
     """Whether to add depth, parts and, under traced light, what each light does."""
+    occluders: bool = False
+    """Whether some heads wear glasses, and some have an open mouth with teeth."""
 
     def __post_init__(self) -> None:
         if self.head < 0 or self.seed < 0:
@@ -105,14 +110,16 @@ def render_head(job: HeadJob) -> Portrait:
     """The finished portrait of a job."""
     # One generator for each part: more lights leave the head as it is.
     body, pose, light, shape = (
-        np.random.default_rng([job.seed, job.head, part]) for part in range(4)
+        np.random.default_rng([job.seed, job.head, part]) for part in (0, 1, 2, _SHAPE_PART)
     )
-    person, surface = random_person(body), None
+    person, surface, glasses = random_person(body), None, None
     appearance = random_appearance(body, person)
-    if job.shapes is not None:
-        person = replace(person, features=ict.random_features(shape))
+    if job.occluders:
+        person, glasses = _occluded(np.random.default_rng([job.seed, job.head, 3]), person)
+    if job.shapes is not None:  # a mouth that is opened shows MakeHuman's teeth
+        person = replace(person, features=ict.random_features(shape), open_mouth=False)
         surface = ict.ict_surface(job.shapes)
-    scene = random_scene(person, appearance, pose, job.size, job.framing, surface)
+    scene = random_scene(person, appearance, pose, job.size, job.framing, surface, glasses)
     if job.camera == "gray":
         scene = replace(scene, albedo=_gray(scene.albedo))
     paint = _traced if job.light == "traced" else _shaded
@@ -145,6 +152,12 @@ def render_head(job: HeadJob) -> Portrait:
         direction=dominant_direction(torch.from_numpy(taken.sh)).numpy(),
         layers={name: layer[:, shown] for name, layer in layers.items()},
     )
+
+
+def _occluded(rng: np.random.Generator, person: Person) -> tuple[Person, Glasses | None]:
+    """The person, perhaps with an open mouth, and perhaps glasses."""
+    glasses = random_glasses(rng) if rng.random() < _GLASSES else None
+    return (with_open_mouth(rng, person) if rng.random() < _OPEN else person), glasses
 
 
 def _shaded(job: HeadJob, scene: Scene, rng: np.random.Generator) -> tuple[tuple[str, ...], Taken]:

@@ -27,6 +27,7 @@ def synthetic(
     camera: Literal["colour", "gray"] = "colour",
     shapes: Path | None = None,
     layers: bool = False,
+    occluders: bool = False,
 ) -> Iterator[Group]:
     """Groups of rendered heads.
 
@@ -43,8 +44,11 @@ def synthetic(
         aspect: width of the pictures by their height, 0.5 to 1
         camera: colour, or gray, for photographs that are
         shapes: FaceXModel folder of ICT-FaceKit, or an .npz of it: faces from scans
-        layers: add depth, shares of skin and eye and, under traced light, for each light
-            shading with and without shadows, gloss, visibility (see relightx.layers)
+        layers: add depth, shares of skin and eye, the part that each pixel shows and, under
+            traced light, for each light shading with and without shadows, gloss, visibility (see
+            relightx.layers)
+        occluders: put glasses on some heads, and open some mouths of MakeHuman's shape, which then
+            show teeth
         light: sh (as in the SfSNet set: no shadow, no gloss) or traced (with both, and all labels)
     """
     jobs = synthetic_jobs(
@@ -59,6 +63,7 @@ def synthetic(
         camera=camera,
         shapes=shapes,
         layers=layers,
+        occluders=occluders,
     )
     for job in jobs:
         name = f"head{job.head:06d}"

@@ -74,6 +74,7 @@ def scene_of(
         gloss=picture(gloss * everywhere),
         skin=picture(0 * everywhere),
         eye=picture(0 * everywhere),
+        part=mask.reshape(size, size).astype(np.uint8),
         camera=camera,
         samples=1,
     )
