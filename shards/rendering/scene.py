@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from relightx.pose import Pose, pose_of
 from shards.rendering import makehuman
 from shards.rendering.gloss import gloss
 from shards.rendering.hair import hair_offsets, surface_place
@@ -61,6 +62,7 @@ class Scene:
     view: unit vector to the camera. roughness: of the gloss, 0 to 1 (GGX's alpha is its square).
     gloss: reflectance of the gloss when looked at straight on. skin, eye: share of the pixel.
     camera: of a picture with `samples` times as many pixels along a side.
+    pose_deg: as in relightx.pose.
     """
 
     vertices: Float[np.ndarray, "vertices 3"]
@@ -76,6 +78,7 @@ class Scene:
     skin: Float[np.ndarray, "size size"]
     eye: Float[np.ndarray, "size size"]
     camera: Camera
+    pose_deg: Pose = (0.0, 0.0, 0.0)
     samples: int = _SAMPLES
 
     def layers(self) -> dict[str, Float[np.ndarray, "size size 1"]]:
@@ -134,6 +137,7 @@ def random_scene(
         skin=mean[..., 8],
         eye=mean[..., 9],
         camera=camera,
+        pose_deg=pose_of(turn),
     )
 
 

@@ -125,6 +125,7 @@ def render_head(job: HeadJob) -> Portrait:
         mask=scene.mask,
         sh=taken.sh,
         direction=dominant_direction(torch.from_numpy(taken.sh)).numpy(),
+        pose_deg=scene.pose_deg,
         layers=layers,
     )
 
