@@ -14,7 +14,7 @@ from typing import Any
 _KEY, _LAST_KEY = b'"direction"', b'"sh"'
 _DIRECTION = b"{" + _KEY + b": "
 _BETWEEN = b"}, " + _DIRECTION
-_AFTER = b'}], "provenance": {'
+_AFTER = (b'}], "provenance": {', b'}], "pose_deg": [')
 _BEFORE = re.compile(rb'\{"height": \d+, "lights": \[' + re.escape(_DIRECTION))
 
 
@@ -23,7 +23,7 @@ def split_meta(data: bytes) -> tuple[dict[str, Any], Sequence[Any]]:
 
     Raises ValueError, KeyError or TypeError for what is no such JSON.
     """
-    before, end = _BEFORE.match(data), data.find(_AFTER)
+    before, end = _BEFORE.match(data), max(map(data.find, _AFTER))
     if before is not None and end >= before.end():
         records = data[before.end() : end].split(_BETWEEN)
         if data.count(_KEY) == data.count(_LAST_KEY) == len(records):  # nothing else looks so

@@ -9,7 +9,7 @@ A portrait is one subject, pose and expression under L lights (a multi-lit group
     KEY.mask.png            optional, 8-bit gray, 255 on the portrait
     KEY.confidence.png      optional, 8-bit gray, 255 where the labels can be trusted
     KEY.NAME.png            optional, layers (relightx.layers)
-    KEY.meta.json           lights (name, sh, direction), subject, provenance
+    KEY.meta.json           lights (name, sh, direction), subject, provenance, pose if known
 
 PNG because it is lossless, holds 16 bits and every WebDataset reader decodes it. Images keep the
 source's integers and name their transfer function, so packing loses nothing unless JPEG is asked
@@ -30,6 +30,7 @@ from relightx.codec import decode_picture, encode_jpeg, encode_png
 from relightx.color import TRANSFERS, from_integer
 from relightx.layers import LAYER_NAME, encode_layer, layers_meta
 from relightx.metatext import light_record, split_meta
+from relightx.pose import Pose, checked_pose
 
 VERSION = 1
 LABELS = ("real", "pseudo", "absent")
@@ -86,6 +87,8 @@ class Portrait:
         None means fully.
     sh: radiance coefficients of each light (relightx.sh), with image = albedo * shade(normal, sh).
     direction: unit vector toward each light, same frame.
+    pose_deg: yaw (to the image's right), pitch (up) and roll (counter-clockwise) of the head
+        (relightx.pose); None where nobody knows.
     layers: more pictures by name (relightx.layers); what is decoded has none.
     """
 
@@ -100,6 +103,7 @@ class Portrait:
     confidence: Float[np.ndarray, "height width"] | None = None
     sh: Float[np.ndarray, "lights 3 9"] | None = None
     direction: Float[np.ndarray, "lights 3"] | None = None
+    pose_deg: Pose | None = None
     layers: Mapping[str, Shaped[np.ndarray, "height width _"]] = field(default_factory=dict)
 
     @property
@@ -143,6 +147,11 @@ def check(portrait: Portrait) -> None:
             raise ValueError(f"{where}: {name} has shape {value.shape}, its images need {shape}")
         if value is not None and not np.isfinite(value).all():
             raise ValueError(f"{where}: {name} has values that are not finite")
+    if portrait.pose_deg is not None:
+        try:
+            checked_pose(portrait.pose_deg)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
     for name, values in portrait.layers.items():
         if values.shape[:2] != (height, width) or not LAYER_NAME.fullmatch(name):
             raise ValueError(f"{where}: layer {name!r} has shape {values.shape}, or a bad name")
@@ -222,6 +231,7 @@ def decode(key: str, members: dict[str, bytes], lights: list[int] | None = None)
         confidence=confidence,
         sh=meta.sh,
         direction=meta.direction,
+        pose_deg=meta.pose_deg,
     )
 
 
@@ -276,9 +286,11 @@ def _meta(portrait: Portrait) -> dict[str, Any]:
             else _rounded(portrait.direction[index]),
         }
 
+    pose = portrait.pose_deg
     return {
         "version": VERSION,
         **layers_meta(portrait.layers),
+        **({} if pose is None else {"pose_deg": _rounded(pose)}),
         "subject": portrait.subject,
         "height": portrait.image.shape[1],
         "width": portrait.image.shape[2],
@@ -298,6 +310,7 @@ class _Meta:
     sh: np.ndarray | None
     direction: np.ndarray | None
     provenance: Provenance
+    pose_deg: Pose | None
 
 
 def _parse_meta(key: str, members: dict[str, bytes], lights: list[int] | None) -> _Meta:
@@ -326,6 +339,7 @@ def _parse_meta(key: str, members: dict[str, bytes], lights: list[int] | None) -
             sh=_light_array(wanted, "sh", (3, 9)),
             direction=_light_array(wanted, "direction", (3,)),
             provenance=_provenance(meta["provenance"]),
+            pose_deg=checked_pose(meta["pose_deg"]) if "pose_deg" in meta else None,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BrokenMember(key, "meta.json", f"cannot be used: {error!r}") from None
@@ -350,7 +364,7 @@ def _light_array(
     return np.array(values, np.float32).reshape(len(values), *shape)
 
 
-def _rounded(values: np.ndarray) -> list:
+def _rounded(values: np.ndarray | Pose) -> list:
     return np.round(np.asarray(values, np.float64), 7).tolist()
 
 

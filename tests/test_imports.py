@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a module of relightx imports only from rows above its own. `data` and `model`
 # are folders, whose own modules may import each other without a circle.
 LAYERS = (
-    ("color", "codec", "metatext", "parent", "raycluster", "sh", "stage", "storage"),
+    ("color", "codec", "metatext", "parent", "pose", "raycluster", "sh", "stage", "storage"),
     ("batch", "layers", "index"),
     ("sample",),
     ("picture", "boards"),
@@ -32,8 +32,8 @@ LAYERS = (
 LAYER = {f"relightx.{name}": level for level, row in enumerate(LAYERS) for name in row}
 
 SHARDS_MAY_IMPORT = {
-    *("color", "codec", "layers", "raycluster", "sh", "storage"),
-    *("sample", "index", "environment", "picture", "face"),
+    *("color", "codec", "pose", "raycluster", "sh", "storage"),
+    *("layers", "sample", "index", "environment", "picture", "face"),
 }
 
 # Named for an annotation under TYPE_CHECKING, never loaded: a light is read off a photograph by a

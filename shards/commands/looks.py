@@ -63,7 +63,9 @@ def _add_list(commands: "argparse._SubParsersAction") -> None:
 
 def _add_stats(commands: "argparse._SubParsersAction") -> None:
     parser = add_reader(
-        commands, "stats", "subjects, lights, resolution, labels, light directions in numbers"
+        commands,
+        "stats",
+        "subjects, lights, resolution, labels, light directions, skin tones, head poses in numbers",
     )
     parser.add_argument(
         "--samples",
@@ -79,12 +81,24 @@ def _add_stats(commands: "argparse._SubParsersAction") -> None:
 
 def _add_preview(commands: "argparse._SubParsersAction") -> None:
     parser = add_reader(
-        commands, "preview", "draw a contact sheet: lights, labels and albedo x shading"
+        commands, "preview", "draw a contact sheet: lights, labels and albedo x shading, or heads"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png|FILE.html")
     parser.add_argument("--split", help="of a data set (default: its first)")
-    parser.add_argument("--portraits", type=at_least_one, default=6, help="rows (default: 6)")
-    parser.add_argument("--lights", type=at_least_one, help="of each (default: 3, a page 8)")
+    parser.add_argument(
+        "--layout",
+        choices=("rows", "heads", "lights"),
+        default="rows",
+        help="rows: a portrait each, with its labels (default); heads: many portraits, each under"
+        " one of its lights; lights: one portrait under all of them (up to 64)",
+    )
+    parser.add_argument(
+        "--portraits", type=at_least_one, help="that are shown (default: 6 rows, 64 heads)"
+    )
+    parser.add_argument("--key", help="of the portrait to show (default: several, or the first)")
+    parser.add_argument(
+        "--lights", type=at_least_one, help="of each (default: 3, a page 8, --layout lights 64)"
+    )
     parser.add_argument("--tile", type=at_least_one, metavar="PX", help="side of each picture")
     parser.set_defaults(run=run_preview)
 
@@ -129,6 +143,15 @@ def run_preview(args: argparse.Namespace) -> int:
     folder = opened(args)
     from shards.looking.preview import preview  # heavy
 
-    file = preview(folder, args.out, args.split, args.portraits, args.lights, args.tile)
+    file = preview(
+        folder,
+        args.out,
+        args.split,
+        args.portraits,
+        args.lights,
+        args.tile,
+        layout=args.layout,
+        key=args.key,
+    )
     print(f"{file}: written")
     return 0

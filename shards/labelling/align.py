@@ -33,6 +33,7 @@ from relightx.face import (
     moved,
     turn_to_photograph,
 )
+from relightx.pose import pose_of, turn_of
 from relightx.sample import MAPS, Portrait, Provenance, check
 from relightx.sh import rotate
 from shards.labelling.skin_mask import SKIN_RULE, skin_mask
@@ -218,7 +219,7 @@ def _turned(portrait: Portrait, turn: Float[np.ndarray, "3 3"]) -> Portrait:
     turn: rotation from the crop's frame to the portrait's.
     """
     turn = turn.astype(np.float32)
-    sh = portrait.sh
+    sh, pose = portrait.sh, portrait.pose_deg
     if sh is not None:
         sh = rotate(torch.tensor(sh), torch.from_numpy(turn.T.copy())).numpy()
     return replace(
@@ -226,6 +227,7 @@ def _turned(portrait: Portrait, turn: Float[np.ndarray, "3 3"]) -> Portrait:
         normal=None if portrait.normal is None else portrait.normal @ turn,
         sh=sh,
         direction=None if portrait.direction is None else portrait.direction @ turn,
+        pose_deg=None if pose is None else pose_of(turn.T.astype(float) @ turn_of(pose)),
     )
 
 

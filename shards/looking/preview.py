@@ -3,89 +3,106 @@
 Either a page for a browser (shards.looking.page) or a contact sheet, one picture. On the sheet, the
 last three columns of a row belong together: the shading of the first light shown, albedo times that
 shading, and the photograph again. The two on the right look alike where the labels are right.
+
+A sheet can also be a grid of photographs alone: many portraits, each under one of its lights, or
+one portrait under all of them.
 """
 
 import io
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from relightx.color import to_srgb8
+from relightx.color import from_integer, to_srgb8
 from relightx.index import GroupEntry, Index, write_atomically
 from relightx.sample import Portrait, decode, extensions
 from shards.looking.page import Shown, render_page
-from shards.looking.tiles import (
-    EMPTY,
-    gray_code,
-    inside_of,
-    normal_code,
-    relit_of,
-    shading_of,
-    show,
-)
+from shards.looking.sheet import Cell, check_size, draw_grid, draw_sheet, grid_shape
+from shards.looking.tiles import gray_code, inside_of, normal_code, relit_of, shading_of, show
 from shards.read import Place, SplitPlace, find_splits, folder_at, name_of, read_members, read_split
 
-PAPER, INK, FAINT = (250, 250, 248), (34, 34, 38), (128, 128, 134)
-GAP_PX, GROUP_GAP_PX, MARGIN_PX, TEXT_PX = 6, 18, 24, 13
-HEAD_PX, CAPTION_PX = MARGIN_PX + 62, TEXT_PX + 10
-MAX_SHEET_PX = 20000
-DEFAULTS = {".png": (3, 144), ".html": (8, 320), ".htm": (8, 320)}
-"""Ending of the file -> lights of a portrait and side of a picture in px."""
-
-
-class Cell(NamedTuple):
-    """One picture of a row; None where the portrait lacks what it shows.
-
-    starts_group: a wider gap on its left.
-    """
-
-    heading: str
-    caption: str
-    pixels: UInt8[np.ndarray, "height width 3"] | None
-    starts_group: bool = False
+LAYOUTS = {"rows": (6, 3), "heads": (64, 1), "lights": (1, 64)}
+"""Layout -> portraits, and lights of each, unless other numbers are asked for."""
+_PAGE_LIGHTS = 8
+_TILE_PX = {".png": 144, ".html": 320, ".htm": 320}
+"""Ending of the file -> side of a picture in px."""
 
 
 def preview(
     place: Place,
     out: Path,
     split: str | None = None,
-    portraits: int = 6,
+    portraits: int | None = None,
     lights: int | None = None,
     tile_px: int | None = None,
+    layout: str = "rows",
+    key: str | None = None,
 ) -> Path:
     """Write a contact sheet of one split as a PNG, or a page as HTML, by the ending of `out`.
 
-    place: a data set (split None means its first) or a split. portraits, lights: how many,
-    spread evenly over the split and over each portrait's lights; 3 lights on a sheet, 8 on a page
-    when None. tile_px: side of each picture, 144 on a sheet, at most 320 on a page when None.
-    Raises ValueError for another kind of place or file, an unknown split, numbers below 1 and a
-    sheet too large to look at.
+    place: a data set (split None means its first) or a split.
+    portraits, lights: how many, spread evenly over the split and over each portrait's lights; None:
+        as in LAYOUTS, and 8 lights on a page. Where there are fewer, fewer are shown.
+    tile_px: side of each picture, 144 on a sheet, at most 320 on a page when None.
+    layout: 'rows', a row for each portrait with its labels; 'heads', a grid of portraits, each
+        under another of its lights than the one before; 'lights', a grid of one portrait's lights.
+        A page has rows.
+    key: of the portrait to show, instead of a number of them.
+    Raises ValueError for another kind of place or file, an unknown split, key or layout, numbers
+    below 1 or of what the layout has one of, and a sheet too large to look at.
     """
-    if out.suffix.lower() not in DEFAULTS:
-        raise ValueError(f"{out}: a contact sheet is a PNG, a page is HTML; name it FILE.png or"
-                         " FILE.html")  # fmt: skip
-    default_lights, default_px = DEFAULTS[out.suffix.lower()]
-    lights = default_lights if lights is None else lights
-    tile_px = default_px if tile_px is None else tile_px
-    for name, value in (("portraits", portraits), ("lights", lights), ("tile size", tile_px)):
-        if value < 1:
-            raise ValueError(f"the number of {name} is {value}; at least 1 needed")
+    ending = out.suffix.lower()
+    _check_asked(out, ending, layout, portraits, lights, key)
+    many, each = LAYOUTS[layout]
+    each = each if ending == ".png" else _PAGE_LIGHTS
+    portraits, lights = portraits or many, lights or each
+    tile_px = _TILE_PX[ending] if tile_px is None else tile_px
+    if tile_px < 1:
+        raise ValueError(f"the number of tile size is {tile_px}; at least 1 needed")
     chosen, index = _choose_split(place, split)
-    groups = index.num_groups
-    places = (index.place_of(number) for number in _spread(groups, portraits))
+    numbers = _spread(index.num_groups, portraits) if key is None else [_number(index, key)]
+    places = map(index.place_of, numbers)
     entries = [(shard.name, group) for shard, group in places]
     title = f"{name_of(place)}, split {index.split}"
-    count = f"{len(entries)} of {groups} portraits, {index.num_subjects} subjects"
-    if out.suffix.lower() == ".png":
-        data = _sheet(title, count, chosen, entries, lights, tile_px)
-    else:
+    count = f"{len(entries)} of {index.num_groups} portraits, {index.num_subjects} subjects"
+    if ending != ".png":
         shown = [_read(chosen, *entry, lights) for entry in entries]
         data = render_page(title, count, shown, tile_px).encode()
+    elif layout == "rows":
+        data = _sheet(title, count, chosen, entries, lights, tile_px)
+    elif layout == "heads":
+        data = _heads(title, count, chosen, entries, tile_px)
+    else:
+        data = _lights(title, chosen, *entries[0], lights, tile_px)
     out.parent.mkdir(parents=True, exist_ok=True)
     return write_atomically(out, data)
+
+
+def _check_asked(
+    out: Path,
+    ending: str,
+    layout: str,
+    portraits: int | None,
+    lights: int | None,
+    key: str | None,
+) -> None:
+    if ending not in _TILE_PX:
+        raise ValueError(f"{out}: a contact sheet is a PNG, a page is HTML; name it FILE.png or"
+                         " FILE.html")  # fmt: skip
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}, needed is one of {tuple(LAYOUTS)}")
+    if layout != "rows" and ending != ".png":
+        raise ValueError(f"{out}: a page has rows; name the file FILE.png for the layout {layout}")
+    for name, value in (("portraits", portraits), ("lights", lights)):
+        if value is not None and value < 1:
+            raise ValueError(f"the number of {name} is {value}; at least 1 needed")
+    if layout == "heads" and lights is not None:
+        raise ValueError("the layout heads shows one light of each portrait; leave out the number"
+                         " of lights")  # fmt: skip
+    if portraits is not None and (layout == "lights" or key is not None):
+        raise ValueError("one portrait is to be shown; leave out the number of portraits")
 
 
 def _sheet(
@@ -97,41 +114,42 @@ def _sheet(
     tile_px: int,
 ) -> bytes:
     columns = min(lights, max(entry.lights for _, entry in entries))
-    _check_size((columns + 6) * (tile_px + GROUP_GAP_PX), len(entries) * (tile_px + CAPTION_PX))
+    check_size(columns + 6, len(entries), tile_px)
     rows = [_row(_read(split, *entry, lights).portrait, columns) for entry in entries]
     names = [(entry.key, entry.subject) for _, entry in entries]
+    return _png(draw_sheet(title, note, names, rows, tile_px))
+
+
+def _heads(
+    title: str, note: str, split: SplitPlace, entries: list[tuple[str, GroupEntry]], tile_px: int
+) -> bytes:
+    check_size(*grid_shape(len(entries)), tile_px)
+    cells = []
+    for place, (shard, entry) in enumerate(entries):
+        portrait = _photographs(split, shard, entry, [place % entry.lights])
+        cells.append(Cell("", entry.key, _photograph(portrait, 0)))
+    return _png(draw_grid(title, f"{note}, each under one of its lights", cells, tile_px))
+
+
+def _lights(
+    title: str, split: SplitPlace, shard: str, entry: GroupEntry, lights: int, tile_px: int
+) -> bytes:
+    numbers = _spread(entry.lights, lights)
+    check_size(*grid_shape(len(numbers)), tile_px)
+    portrait = _photographs(split, shard, entry, numbers)
+    who = entry.key if entry.subject == entry.key else f"{entry.key}, subject {entry.subject}"
+    cells = [
+        Cell("", f"{number + 1}  {portrait.light_name[place]}", _photograph(portrait, place))
+        for place, number in enumerate(numbers)
+    ]
+    note = f"{who}: {len(numbers)} of its {entry.lights} lights"
+    return _png(draw_grid(title, note, cells, tile_px))
+
+
+def _png(sheet: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    draw_sheet(title, note, names, rows, tile_px).save(buffer, "PNG")
+    sheet.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def draw_sheet(
-    title: str, note: str, names: list[tuple[str, str]], rows: list[list[Cell]], tile_px: int
-) -> Image.Image:
-    """Rows of cells under their headings, each row named by (key, subject)."""
-    font = ImageFont.load_default(TEXT_PX)
-    small, large = ImageFont.load_default(TEXT_PX - 2), ImageFont.load_default(TEXT_PX + 7)
-    label_px = 16 + max(int(font.getlength(text)) for name in names for text in name)
-    label_px = min(label_px, 220)
-    left = [MARGIN_PX + label_px]
-    for cell in rows[0][1:]:
-        left.append(left[-1] + tile_px + (GROUP_GAP_PX if cell.starts_group else GAP_PX))
-    pitch = tile_px + CAPTION_PX
-    width = max(left[-1] + tile_px, MARGIN_PX + int(large.getlength(title))) + MARGIN_PX
-    sheet = Image.new("RGB", (width, HEAD_PX + pitch * len(rows) + MARGIN_PX - 8), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN_PX, MARGIN_PX - 8), title, INK, large)
-    draw.text((MARGIN_PX, MARGIN_PX + 18), note, FAINT, font)
-    for x, cell in zip(left, rows[0], strict=True):
-        draw.text((x, HEAD_PX - 20), _fit(cell.heading, font, tile_px), INK, font)
-    for number, (row, (key, subject)) in enumerate(zip(rows, names, strict=True)):
-        y = HEAD_PX + number * pitch
-        draw.text((MARGIN_PX, y), _fit(key, font, label_px - 8), INK, font)
-        if subject != key:
-            draw.text((MARGIN_PX, y + 18), _fit(subject, font, label_px - 8), FAINT, font)
-        for x, cell in zip(left, row, strict=True):
-            _draw_cell(sheet, (x, y), cell, tile_px, small)
-    return sheet
 
 
 def _choose_split(place: Place, split: str | None) -> tuple[SplitPlace, Index]:
@@ -150,11 +168,30 @@ def _spread(count: int, wanted: int) -> list[int]:
     return [round(i * (count - 1) / max(wanted - 1, 1)) for i in range(wanted)]
 
 
+def _number(index: Index, key: str) -> int:
+    for number in range(index.num_groups):
+        if index.table.key(number) == key:
+            return number
+    raise ValueError(f"split {index.split} has no portrait {key!r}")
+
+
 def _read(split: SplitPlace, shard: str, entry: GroupEntry, lights: int) -> Shown:
     numbers = _spread(entry.lights, lights)
     wanted = extensions(entry.members, entry.lights, numbers)
     portrait = decode(entry.key, read_members(split.folder, shard, entry, wanted), numbers)
     return Shown(shard, portrait, tuple(numbers), entry.lights)
+
+
+def _photographs(split: SplitPlace, shard: str, entry: GroupEntry, numbers: list[int]) -> Portrait:
+    """A portrait with some of its lights and none of its maps."""
+    wanted = extensions(entry.members, entry.lights, numbers, ())
+    return decode(entry.key, read_members(split.folder, shard, entry, wanted), numbers)
+
+
+def _photograph(portrait: Portrait, light: int) -> UInt8[np.ndarray, "height width 3"]:
+    """One light alone: a portrait of a thousand in linear light would fill the memory."""
+    linear = from_integer(portrait.image[light], portrait.provenance.transfer)
+    return np.repeat(to_srgb8(linear), 3 // linear.shape[2], axis=2)
 
 
 def _row(portrait: Portrait, columns: int) -> list[Cell]:
@@ -195,38 +232,3 @@ def _difference(
     if relit is None:
         return ""
     return f"mean |diff| {np.abs(np.clip(relit, 0, 1) - image)[inside].mean():.3f}"
-
-
-def _check_size(width: int, height: int) -> None:
-    if max(width, height) > MAX_SHEET_PX:
-        raise ValueError(
-            f"the sheet would be about {width}x{height} pixels, at most {MAX_SHEET_PX} on a side;"
-            " ask for fewer portraits or lights or smaller pictures"
-        )
-
-
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
-
-
-def _draw_cell(
-    sheet: Image.Image, corner: tuple[int, int], cell: Cell, tile_px: int, font: object
-) -> None:
-    x, y = corner
-    draw = ImageDraw.Draw(sheet)
-    draw.rectangle((x, y, x + tile_px - 1, y + tile_px - 1), EMPTY)
-    if cell.pixels is None:
-        middle = (x + tile_px / 2, y + tile_px / 2)
-        draw.text(middle, cell.caption or "absent", FAINT, font, anchor="mm")
-        return
-    picture = Image.fromarray(cell.pixels)
-    scale = tile_px / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    kind = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
-    place = (x + (tile_px - size[0]) // 2, y + (tile_px - size[1]) // 2)
-    sheet.paste(picture.resize(size, kind), place)
-    draw.text((x, y + tile_px + 2), _fit(cell.caption, font, tile_px), FAINT, font)

@@ -1,4 +1,4 @@
-"""What a data set holds in numbers: people, lights, labels, brightness, light directions.
+"""What a data set holds in numbers: people, lights, labels, brightness, skin tones, head poses.
 
 Counts are of everything, from the indexes. What only the portraits themselves tell is taken from
 some of them, spread over the set, and said to be: memory and time do not grow with the set.
@@ -16,10 +16,12 @@ from jaxtyping import Float
 
 from relightx.color import LUMINANCE, from_integer
 from relightx.index import GroupEntry, Index, Totals
+from relightx.pose import POSE, Pose
 from relightx.sample import Portrait, decode, extensions
 from relightx.sh import dominant_direction
 from relightx.storage import Folder
 from shards.looking.listing import totals_table
+from shards.looking.skin_tone import LAYER, SkinTone, groups_of, skin_tone
 from shards.parallel import ordered_map
 from shards.read import Place, SplitPlace, find_splits, name_of, read_members, read_split
 
@@ -46,7 +48,7 @@ class Seen(NamedTuple):
     label: 'real', 'pseudo' or 'absent' of each of albedo, normal and light. brightness: mean linear
     luminance of each light inside the mask. mask, confidence: shares; None when it has none.
     direction: unit vectors toward the lights; has_direction: they are stated, and not read off the
-    light's harmonics.
+    light's harmonics. skin, pose_deg: None where it has no albedo, no pose.
     """
 
     kind: str
@@ -58,6 +60,8 @@ class Seen(NamedTuple):
     confidence: float | None
     direction: Float[np.ndarray, "lights 3"]
     has_direction: bool
+    skin: SkinTone | None
+    pose_deg: Pose | None
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,12 @@ class Stats:
 
     lights, portraits_per_subject: value -> how many portraits or subjects have it, of all.
     opened: portraits that the following comes from. kinds, sources, licences: text -> portraits.
-    labels: of albedo, normal, light, mask, confidence and direction: kind -> portraits.
+    labels: of albedo, normal, light, mask, confidence, direction and pose: kind -> portraits.
     brightness: mean luminance of an image inside its mask, mask: its share of the picture,
     confidence: its mean inside the mask, one number for each image or portrait opened.
     direction: x, y, z toward each light opened.
+    skin_lightness, ita_deg: CIE L* and typology angle (shards.looking.skin_tone), pose_deg: yaw,
+    pitch and roll (relightx.pose), one for each portrait opened that has it.
     """
 
     name: str
@@ -85,6 +91,9 @@ class Stats:
     mask: list[float] = field(repr=False)
     confidence: list[float] = field(repr=False)
     direction: list[tuple[float, float, float]] = field(repr=False)
+    skin_lightness: list[float] = field(repr=False)
+    ita_deg: list[float] = field(repr=False)
+    pose_deg: list[Pose] = field(repr=False)
 
     @property
     def portraits(self) -> int:
@@ -100,17 +109,36 @@ class Stats:
             f"{self.opened} of {self.portraits} portraits were opened, spread over the set{lights}"
         )
 
+    @property
+    def poses(self) -> dict[str, list[float]]:
+        """Yaw, pitch and roll of the portraits, each by its name."""
+        return {name: [pose[axis] for pose in self.pose_deg] for axis, name in enumerate(POSE)}
+
+    @property
+    def light_angles(self) -> dict[str, list[float]]:
+        """Where lights are, in degrees: to the right of the camera, and above it."""
+        x, y, z = np.array(self.direction, np.float64).reshape(-1, 3).T
+        above = np.degrees(np.arcsin(np.clip(y, -1, 1)))
+        return {"right": np.degrees(np.arctan2(x, z)).tolist(), "above": above.tolist()}
+
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values, for JSON; lists of numbers as their percentiles."""
         content = asdict(self)
-        for name in ("brightness", "mask", "confidence"):
+        for name in ("brightness", "mask", "confidence", "skin_lightness", "ita_deg"):
             content[name] = percentiles(getattr(self, name))
+        content["skin_groups"] = groups_of(self.ita_deg)
+        content["pose_deg"] = {name: percentiles(values) for name, values in self.poses.items()}
+        content["light_deg"] = {
+            name: percentiles(values) for name, values in self.light_angles.items()
+        }
         content["direction"] = [[round(part, 4) for part in place] for place in self.direction]
         return {**content, "portraits": self.portraits, "sampling": self.sampling}
 
     def __str__(self) -> str:
         back = sum(z < 0 for _, _, z in self.direction)
         directions = f"{len(self.direction)} lights, {back} from behind" if self.direction else "-"
+        lit = self.light_angles.items() if self.direction else ()
+        turned = self.poses.items() if self.pose_deg else [("pose", [])]
         lines = [
             ("lights of a portrait", _histogram(self.lights)),
             ("portraits of a subject", _histogram(self.portraits_per_subject)),
@@ -121,6 +149,11 @@ class Stats:
             ("mask's share", _spread(self.mask)),
             ("confidence inside", _spread(self.confidence)),
             ("directions", directions),
+            *((f"lights' degrees {side}", _spread(angles, 0)) for side, angles in lit),
+            ("skin's lightness L*", _spread(self.skin_lightness, 1)),
+            ("skin's ITA, degrees", _spread(self.ita_deg, 0)),
+            ("skin", _shares(groups_of(self.ita_deg))),
+            *((f"head's {name}, degrees", _spread(turns, 1)) for name, turns in turned),
             ("source", _shares(self.sources)),
             ("licence", _shares(self.licences)),
         ]
@@ -153,13 +186,18 @@ def stats(place: Place, samples: int = SAMPLES, workers: int = 1) -> Stats:
         mask=[one.mask for one in seen if one.mask is not None],
         confidence=[one.confidence for one in seen if one.confidence is not None],
         direction=[tuple(place) for one in seen for place in one.direction.tolist()],
+        skin_lightness=[one.skin.lightness for one in seen if one.skin is not None],
+        ita_deg=[one.skin.ita_deg for one in seen if one.skin and one.skin.ita_deg is not None],
+        pose_deg=[one.pose_deg for one in seen if one.pose_deg is not None],
     )
 
 
 def look(sample: Sample) -> Seen:
     """Open one portrait; raises ValueError for a broken one."""
     lights = sorted(_spread_over(sample.group.lights, MAX_LIGHTS))
-    wanted = extensions(sample.group.members, sample.group.lights, lights, ("mask", "confidence"))
+    held, labels = sample.group.members, ("albedo", "mask", "confidence")
+    wanted = extensions(held, sample.group.lights, lights, labels)
+    wanted += [name for name in (f"{LAYER}.png",) if name in held]
     members = read_members(sample.folder, sample.shard, sample.group, wanted)
     portrait = decode(sample.group.key, members, lights)
     _, height, width, channels = portrait.image.shape
@@ -175,6 +213,8 @@ def look(sample: Sample) -> Seen:
         confidence=_confidence(portrait, inside),
         direction=_directions(portrait),
         has_direction=portrait.direction is not None,
+        skin=skin_tone(portrait, members),
+        pose_deg=portrait.pose_deg,
     )
 
 
@@ -243,6 +283,7 @@ def _labels(seen: list[Seen]) -> dict[str, dict[str, int]]:
         "stated" if one.has_direction else "read off the light" if len(one.direction) else "absent"
         for one in seen
     )
+    labels["pose"] = _common(_present(one.pose_deg is not None) for one in seen)
     return labels
 
 
@@ -287,8 +328,10 @@ def _histogram(counts: dict[int, int]) -> str:
     return f"{min(counts)} to {max(counts)}, median {np.median(values):g}"
 
 
-def _spread(values: list[float]) -> str:
+def _spread(values: list[float], digits: int = 3) -> str:
     found = percentiles(values)
     if not found:
         return "-"
-    return f"{found['50%']:.3f} at the median, {found['5%']:.3f} to {found['95%']:.3f} mostly"
+    shown = (round(found[part], digits) + 0.0 for part in ("50%", "5%", "95%"))  # no -0
+    middle, low, high = (f"{value:.{digits}f}" for value in shown)
+    return f"{middle} at the median, {low} to {high} mostly"

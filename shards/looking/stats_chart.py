@@ -1,16 +1,20 @@
-"""A picture of a data set's numbers: where light comes from, and histograms."""
+"""A picture of a data set's numbers: where light comes from, and histograms.
+
+A set without albedo and poses has no row for them."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from relightx.index import write_atomically
+from shards.looking.skin_tone import BOUNDS_DEG
 from shards.looking.stats import Stats
 
 PAPER, INK, SOFT, RULE = "#fafaf8", "#1d1c1a", "#66635c", "#d9d5cc"
@@ -22,6 +26,11 @@ _KIND_COLOUR = {
 }
 _RINGS_DEG = (30, 60, 90)
 _MAX_DOTS = 5000
+_SENSE = {
+    "yaw": "degrees to the image's right",
+    "pitch": "degrees up",
+    "roll": "degrees counter-clockwise",
+}
 _SIDES = (
     (0, 1.05, "above", "center", "bottom"),
     (0, -1.05, "below", "center", "top"),
@@ -34,7 +43,22 @@ def draw(stats: Stats, file: Path) -> Path:
     """Write the picture as a PNG; raises ValueError for another kind of file."""
     if file.suffix.lower() != ".png":
         raise ValueError(f"{file}: the picture is a PNG; name it so")
-    figure = Figure(figsize=(12.5, 7.8), dpi=110, facecolor=PAPER)
+    heights = [7.8, 2.6] if stats.skin_lightness or stats.pose_deg else [7.8]
+    figure = Figure(figsize=(12.5, sum(heights)), dpi=110, facecolor=PAPER)
+    parts = figure.subfigures(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+    _draw_lights(parts[0], stats)
+    if len(parts) > 1:
+        _draw_heads(parts[1], stats)
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor=PAPER, metadata={"Software": None})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return write_atomically(file, buffer.getvalue())
+
+
+def _draw_lights(figure: SubFigure, stats: Stats) -> None:
+    """The title, where light comes from, and what any set has."""
+    figure.set_facecolor(PAPER)
     grid = figure.add_gridspec(
         2, 4, left=0.03, right=0.975, top=0.83, bottom=0.085, wspace=0.32, hspace=0.42
     )
@@ -46,17 +70,34 @@ def draw(stats: Stats, file: Path) -> Path:
     _light_disc(figure.add_subplot(grid[:, :2]), stats)
     _bars(figure.add_subplot(grid[0, 2]), stats.lights, "Lights of a portrait", "portraits")
     _coverage(figure.add_subplot(grid[0, 3]), stats)
-    _distribution(
-        figure.add_subplot(grid[1, 2]), stats.brightness, "Brightness inside the mask", "images"
+    bright, masked = (figure.add_subplot(grid[1, column]) for column in (2, 3))
+    _distribution(bright, stats.brightness, "Brightness inside the mask", "images")
+    _distribution(masked, stats.mask, "Mask's share of the picture", "portraits")
+    for axes in (bright, masked):
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+
+
+def _draw_heads(figure: SubFigure, stats: Stats) -> None:
+    """Skin tones and head poses."""
+    figure.set_facecolor(PAPER)
+    panels = figure.subplots(
+        1,
+        5,
+        gridspec_kw={"left": 0.045, "right": 0.975, "top": 0.9, "bottom": 0.22, "wspace": 0.28},
     )
+    lightness, angle, *turns = panels
     _distribution(
-        figure.add_subplot(grid[1, 3]), stats.mask, "Mask's share of the picture", "portraits"
+        lightness, stats.skin_lightness, "Skin, lightness L*", "portraits", (0.0, 100.0), 25
     )
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor=PAPER, metadata={"Software": None})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomically(file, buffer.getvalue())
+    _distribution(angle, stats.ita_deg, "Skin, typology angle", "", (-90.0, 90.0), 30)
+    for bound in BOUNDS_DEG:
+        angle.axvline(bound, color=SOFT, lw=0.6, ls=(0, (2, 3)))
+    angle.set_xlabel("degrees; lines part dark to very light", fontsize=8, color=SOFT)
+    widest = max((abs(turn) for pose in stats.pose_deg for turn in pose), default=0)
+    reach = max(30.0, 10.0 * math.ceil(widest / 10))
+    for axes, (name, degrees) in zip(turns, stats.poses.items(), strict=True):
+        _distribution(axes, degrees, f"Head's {name}", "", (-reach, reach), 24)
+        axes.set_xlabel(_SENSE[name], fontsize=8, color=SOFT)
 
 
 def _light_disc(axes: Axes, stats: Stats) -> None:
@@ -110,15 +151,21 @@ def _bars(axes: Axes, counts: dict[int, int], title: str, unit: str) -> None:
     axes.set_xlim(min(values) - 1.5, max(values) + 1.5)
 
 
-def _distribution(axes: Axes, values: list[float], title: str, unit: str) -> None:
+def _distribution(
+    axes: Axes,
+    values: list[float],
+    title: str,
+    unit: str,
+    ends: tuple[float, float] = (0.0, 1.0),
+    bins: int = 40,
+) -> None:
     _frame(axes, title, unit)
-    axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlim(*ends)
     if not values:
         axes.text(0.5, 0.5, "none", color=SOFT, ha="center", transform=axes.transAxes)
         axes.set_yticks([])
         return
-    axes.hist(np.clip(values, 0, 1), bins=np.linspace(0, 1, 41), color=ACCENT)
+    axes.hist(np.clip(values, *ends), bins=np.linspace(*ends, bins + 1), color=ACCENT)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped, UInt8
 
+from relightx.pose import Pose, pose_of
 from shards.rendering.glasses import Glasses, glasses_piece
 from shards.rendering.gloss import gloss
 from shards.rendering.hair import hair_offsets, surface_place
@@ -48,6 +49,7 @@ class Scene:
     gloss: reflectance of the gloss when looked at straight on. skin, eye: share of the pixel.
     part: what most of the pixel shows, a number of `relightx.layers.PARTS`.
     camera: of a picture with `samples` times as many pixels along a side.
+    pose_deg: as in relightx.pose.
     """
 
     vertices: Float[np.ndarray, "vertices 3"]
@@ -64,6 +66,7 @@ class Scene:
     eye: Float[np.ndarray, "size size"]
     part: UInt8[np.ndarray, "size size"]
     camera: Camera
+    pose_deg: Pose = (0.0, 0.0, 0.0)
     samples: int = _SAMPLES
 
     def layers(self) -> dict[str, Shaped[np.ndarray, "size size 1"]]:
@@ -142,6 +145,7 @@ def random_scene(
         eye=mean[..., 9],
         part=most_seen(part, seen.pixel, mask, _SAMPLES),
         camera=camera,
+        pose_deg=pose_of(turn),
     )
 
 

@@ -150,6 +150,7 @@ def render_head(job: HeadJob) -> Portrait:
         mask=scene.mask[:, shown],
         sh=taken.sh,
         direction=dominant_direction(torch.from_numpy(taken.sh)).numpy(),
+        pose_deg=scene.pose_deg,
         layers={name: layer[:, shown] for name, layer in layers.items()},
     )
 

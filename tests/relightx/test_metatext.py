@@ -12,6 +12,7 @@ HOSTILE = (
     "lamp",
     '"}, {"direction": null, "name": "other',
     '}], "provenance": {',
+    '}], "pose_deg": [',
     "\\",
     'end of text\\"',
     "Lämpchen é 灯 \n",
@@ -20,11 +21,12 @@ HOSTILE = (
 )
 
 
-@pytest.fixture
-def written(make_portrait) -> bytes:
+@pytest.fixture(params=[None, (20.0, -5.5, 0.25)], ids=["no pose", "pose"])
+def written(make_portrait, request) -> bytes:
     """The meta.json of a portrait whose lights have names that look like its text."""
     portrait = make_portrait(lights=len(HOSTILE))
-    return encode(replace(portrait, light_name=HOSTILE))["meta.json"]
+    named = replace(portrait, light_name=HOSTILE, pose_deg=request.param)
+    return encode(named)["meta.json"]
 
 
 def parsed_apart(data: bytes) -> dict:

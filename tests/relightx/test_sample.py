@@ -150,6 +150,25 @@ def test_confidence_and_the_way_back_to_the_source_are_kept(portrait):
     assert stored.provenance == moved
 
 
+def test_a_pose_is_kept_and_its_absence_leaves_no_trace(portrait):
+    posed = replace(portrait, pose_deg=(12.5, -3.25, 1e-3))
+    members = encode(posed)
+    assert decode("ball", members).pose_deg == decode("ball", members, [1]).pose_deg
+    assert decode("ball", members).pose_deg == (12.5, -3.25, 1e-3)
+    assert decode("ball", encode(portrait)).pose_deg is None
+    assert b"pose" not in encode(portrait)["meta.json"]
+    same = {name: data for name, data in members.items() if name != "meta.json"}
+    assert same.items() <= encode(portrait).items()
+
+
+@pytest.mark.parametrize("pose", ["[1, 2]", "[1, 2, NaN]", "7", '[1, 2, "x"]'])
+def test_a_pose_that_is_none_is_refused(portrait, pose):
+    members = encode(replace(portrait, pose_deg=(1.0, 2.0, 3.0)))
+    members["meta.json"] = members["meta.json"].replace(b"[1.0, 2.0, 3.0]", pose.encode())
+    with pytest.raises(ValueError, match=r"portrait 'ball': meta.json cannot be used"):
+        decode("ball", members)
+
+
 @pytest.mark.parametrize("lights", [[3], [-1], [0, 99]])
 def test_lights_that_a_portrait_lacks_are_refused(portrait, lights):
     with pytest.raises(ValueError, match="3"):
@@ -220,6 +239,8 @@ UNFIT = {
     "NaN in albedo": (lambda p: replace(p, albedo=with_nan(p.albedo)), "albedo.*not finite"),
     "NaN in normal": (lambda p: replace(p, normal=with_nan(p.normal)), "normal.*not finite"),
     "NaN in light": (lambda p: replace(p, sh=with_nan(p.sh)), "sh.*not finite"),
+    "a pose that is infinite": (lambda p: replace(p, pose_deg=(0.0, np.inf, 0.0)), "pose_deg is"),
+    "a pose of two angles": (lambda p: altered(p, pose_deg=(0.0, 1.0)), "pose_deg is"),
     "a name too few": (lambda p: replace(p, light_name=("a",)), "1 light names for 3 images"),
     "a label unannounced": (
         lambda p: replace(p, provenance=replace(p.provenance, albedo="absent")),

@@ -81,6 +81,14 @@ def test_a_data_set_is_verified_listed_and_shown(built, tmp_path):
     assert shown.returncode == 0 and (tmp_path / "sheet.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("layout", ["heads", "lights"])
+def test_heads_and_lights_are_shown_as_a_picture(built, tmp_path, layout):
+    shown = relightx_shards("preview", built, "--layout", layout, "--out", tmp_path / "a.png")
+    assert shown.returncode == 0 and (tmp_path / "a.png").stat().st_size > 1000
+    page = relightx_shards("preview", built, "--layout", layout, "--out", tmp_path / "a.html")
+    assert "a page has rows" in error_of(page) and not (tmp_path / "a.html").exists()
+
+
 def test_the_bytes_do_not_depend_on_the_number_of_workers(root, built, tmp_path):
     flags = ("--workers", 2, "--shard-mb", "0.03", "--licence", "mine")
     assert build(root, tmp_path / "d", *flags).returncode == 0

@@ -10,6 +10,7 @@ import relightx
 from relightx.color import from_integer, linear_to_srgb
 from relightx.face import MIN_FACE_PX, crop, find_face, uncrop
 from relightx.picture import read_picture
+from relightx.pose import pose_of, turn_of
 from relightx.sample import Portrait, Provenance, decode, encode
 from relightx.sh import rotate, shade
 from shards.labelling.align import aligned, to_source
@@ -246,6 +247,7 @@ def turned_head(degrees: float, head: int = 2) -> tuple[Portrait, Portrait]:
         confidence=np.where(mask, np.float32(1), np.float32(0.5)),
         sh=sh.numpy() * scale,
         direction=upright.direction @ turn.T,
+        pose_deg=pose_of(turn.astype(float) @ turn_of(upright.pose_deg)),
         provenance=replace(upright.provenance, transfer="linear"),
     )
 
@@ -285,6 +287,15 @@ def test_directions_come_into_the_crops_frame():
     assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean() < 2
     # Had only the pixels been turned, they would still be apart.
     assert np.einsum("lk,lk->l", upright.direction, head.direction).min() < np.cos(np.radians(20))
+
+
+def test_a_pose_comes_into_the_crops_frame():
+    """Eyes are level in a crop, so what is left of the roll does not depend on the photograph."""
+    upright, head = turned_head(40)
+    one, other = aligned(upright, SIZE).pose_deg, aligned(head, SIZE).pose_deg
+    assert abs(head.pose_deg[2] - upright.pose_deg[2]) > 30
+    assert one == pytest.approx(other, abs=1.5) and abs(one[2]) < 8
+    assert aligned(replace(head, pose_deg=None), SIZE).pose_deg is None
 
 
 def test_beyond_the_border_there_is_no_mask_and_no_confidence(photograph, face):

@@ -80,6 +80,42 @@ def test_labels_are_counted_by_what_they_are(balls, tmp_path):
     assert labels["direction"] == {"stated": 5, "absent": 1}
 
 
+def posed(balls):
+    """The balls as heads of known skin, two of them without a pose."""
+    skin = [np.float32([0.62, 0.42, 0.33]), np.float32([0.09, 0.045, 0.03])]
+    albedo = [np.broadcast_to(skin[i % 2], ball.albedo.shape) for i, ball in enumerate(balls)]
+    poses = [(10.0 * i, 5.0, -1.0 * i) if i < 4 else None for i in range(len(balls))]
+    return [
+        replace(ball, albedo=of, pose_deg=pose)
+        for ball, of, pose in zip(balls, albedo, poses, strict=True)
+    ]
+
+
+def test_skin_tones_and_poses_are_those_of_the_portraits(balls, tmp_path):
+    write_dataset(posed(balls), tmp_path / "d", assign)
+    found = stats(tmp_path / "d")
+    assert found.skin_lightness == pytest.approx([73.2, 26.4] * 3, abs=1.5)
+    assert found.pose_deg == [(20, 5, -2), (30, 5, -3), (0, 5, 0), (10, 5, -1)]
+    assert found.labels["pose"] == {"present": 4, "absent": 2}
+    content = json.loads(json.dumps(found.as_dict()))
+    assert content["skin_groups"] == {"dark": 3, "very light": 3}
+    assert content["pose_deg"]["yaw"]["100%"] == 30 and content["pose_deg"]["roll"]["0%"] == -3
+    told = str(found)
+    assert "head's yaw, degrees    15.0 at the median" in told
+    assert "skin                   dark 50%, very light 50%" in told
+
+
+def test_where_lights_are_is_said_in_degrees(balls, tmp_path):
+    root = np.sqrt(0.5)
+    toward = np.float32([[root, 0, root], [0, root, root], [-root, 0, -root]])
+    write_dataset([replace(balls[1], direction=toward)], tmp_path / "d", assign)
+    found = stats(tmp_path / "d")
+    assert found.light_angles["right"] == pytest.approx([45, 0, -135], abs=1e-3)
+    assert found.light_angles["above"] == pytest.approx([0, 45, 0], abs=1e-3)
+    assert found.as_dict()["light_deg"]["right"]["50%"] == pytest.approx(0, abs=1e-3)
+    assert "lights' degrees above  0 at the median, 0 to" in str(found)
+
+
 @pytest.mark.parametrize("samples", [1, 2, 5])
 def test_some_portraits_stand_for_all_and_it_is_said(dataset, samples):
     found = stats(dataset, samples)
@@ -124,6 +160,19 @@ def test_the_picture_shows_lights_in_front_and_behind(balls, tmp_path):
             pictures.append(np.asarray(picture.convert("RGB")).astype(int))
     front, back = ((p[..., 2] - p[..., 0] > 60).sum() for p in pictures)  # blue rings
     assert back > front and pictures[0].shape == pictures[1].shape
+
+
+def test_the_picture_grows_by_skin_and_poses(balls, tmp_path):
+    sizes = []
+    bare = [without_labels(ball, ("albedo",)) for ball in balls]
+    for name, portraits in (("bare", bare), ("heads", posed(balls))):
+        write_dataset(portraits, tmp_path / name, assign)
+        with Image.open(draw(stats(tmp_path / name), tmp_path / f"{name}.png")) as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        sizes.append(pixels.shape[0])
+    orange = (pixels[sizes[0] :, :, 0] - pixels[sizes[0] :, :, 2] > 100).any(axis=0)
+    panels = np.array_split(orange, 5)
+    assert sizes[1] > sizes[0] and all(panel.any() for panel in panels)
 
 
 def test_the_picture_copes_with_a_set_without_labels(balls, tmp_path):

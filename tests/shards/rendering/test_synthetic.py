@@ -109,6 +109,29 @@ def test_identities_differ(portraits):
     assert apart[~np.eye(HEADS, dtype=bool)].min() > 0.01
 
 
+def test_the_pose_is_how_the_head_is_turned():
+    """Faces look where it says, and the line through both eyes is as steep as it says."""
+    poses, seen = [], []
+    for portrait in synthetic(heads=16, lights=1, size=64, seed=5, layers=True):
+        places = np.argwhere(portrait.layers["eye"][..., 0] > 0.5)
+        on_right = places[:, 1] > (places[:, 1].min() + places[:, 1].max()) / 2
+        left, right = (places[side].mean(axis=0) for side in (~on_right, on_right))
+        row, column = np.rint((left + right) / 2).astype(int)
+        face = portrait.normal[row - 6 : row + 14, column - 9 : column + 10]
+        x, y, z = face.reshape(-1, 3).mean(axis=0)
+        rise, run = left[0] - right[0], right[1] - left[1]
+        seen.append(np.degrees(np.arctan2((x, y, rise), (z, z, run))))
+        poses.append(portrait.pose_deg)
+    for said, found, least in zip(
+        np.transpose(poses), np.transpose(seen), (0.95, 0.8, 0.9), strict=True
+    ):
+        assert np.corrcoef(said, found)[0, 1] > least
+        assert 0.5 < np.polyfit(said, found, 1)[0] < 1.3
+    assert (np.abs(poses).max(axis=0) <= np.array((25, 12, 6)) + 1e-9).all() and np.abs(
+        poses
+    ).max() > 12
+
+
 def test_labels_are_declared_real_and_free(portraits):
     for number, portrait in enumerate(portraits):
         assert portrait.key == portrait.subject == f"head{number:06d}"

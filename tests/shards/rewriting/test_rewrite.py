@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from relightx.index import read_index
+from relightx.sample import decode
 from relightx.storage import open_folder
 from shards.looking.verify import verify
 from shards.read import find_splits, read_members, read_split
@@ -254,6 +255,22 @@ def test_progress_counts_portraits(first, tmp_path):
     seen = []
     reshard(first, Target(tmp_path / "out", progress=seen.append))
     assert seen == list(range(1, 7))
+
+
+def test_poses_are_copied_with_their_portraits(make_portrait, first, tmp_path):
+    posed = [
+        replace(make_portrait(f"k{i}", f"posed{i}", size=16), pose_deg=(float(i), 2.0, -1.0))
+        for i in range(4)
+    ]
+    write_dataset(posed, tmp_path / "posed", halves, SMALL)
+    assert verify(tmp_path / "posed").passed
+    merge([first, tmp_path / "posed"], Target(tmp_path / "both", SMALL))
+    reshard(tmp_path / "both", Target(tmp_path / "out", 1))
+    assert verify(tmp_path / "out").passed
+    held = contents(tmp_path / "out")
+    poses = {key: decode(key, members).pose_deg for key, (_, _, members) in held.items()}
+    assert [poses.pop(portrait.key) for portrait in posed] == [one.pose_deg for one in posed]
+    assert set(poses.values()) == {None}
 
 
 def test_sets_in_s3_are_merged_into_s3(first, second, tmp_path, s3):
