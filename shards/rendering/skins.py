@@ -11,7 +11,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from PIL import Image
 
 from relightx.color import LUMINANCE, from_integer
 from shards.rendering import makehuman
@@ -125,17 +126,20 @@ def _flattened(
     return colour * ((middle / slow) ** np.float32(_FLATTENED))[..., None]
 
 
-def _read(file: Path) -> np.ndarray:
-    """8 bits, RGB."""
-    picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ValueError(f"{file}: cannot be read as a picture; a skin texture (.png) is needed")
-    height, width = picture.shape[:2]
-    if height != width:
-        raise ValueError(f"{file}: is {width} x {height} pixels; a skin texture is square")
-    if not _SIDES[0] <= width <= _SIDES[1]:
-        raise ValueError(f"{file}: is {width} pixels wide; {_SIDES[0]} to {_SIDES[1]} needed")
-    return np.ascontiguousarray(picture[..., ::-1])
+def _read(file: Path) -> UInt8[np.ndarray, "side side 3"]:
+    """sRGB."""
+    try:
+        with Image.open(file) as picture:
+            width, height = picture.size
+            if width != height:
+                raise ValueError(f"{file}: is {width} x {height} pixels; a skin texture is square")
+            if not _SIDES[0] <= width <= _SIDES[1]:
+                needed = "{} to {}".format(*_SIDES)
+                raise ValueError(f"{file}: is {width} pixels wide; {needed} needed")
+            return np.asarray(picture.convert("RGB"))
+    # Pillow meets a broken chunk with SyntaxError.
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file}: cannot be read as a skin texture (.png): {error}") from None
 
 
 def _words(file: Path) -> list[str]:
