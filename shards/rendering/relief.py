@@ -17,7 +17,7 @@ from shards.rendering.hair import AXIS_Z, UNROLLED_RADIUS, surface_place
 from shards.rendering.heads import Person
 
 # Decimetres: depth of pores; standard deviations of the others.
-_PORES, _MICRO, _UNEVEN, _CREPE, _FURROWS = 0.0009, 0.00016, 0.0004, 0.0003, 0.0011
+_PORES, _MICRO, _UNEVEN, _CREPE, _FURROWS = 0.0009, 0.00015, 0.00025, 0.0002, 0.0011
 # Where pores are larger: centre on the chart (the subject's left), radius, by how much.
 _USUAL_PORES = 0.35
 _PATCHES = (

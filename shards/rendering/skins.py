@@ -17,9 +17,11 @@ from PIL import Image
 from relightx.color import LUMINANCE, from_integer
 from shards.rendering import makehuman
 from shards.rendering.heads import ANCESTRIES, Person
-from shards.rendering.skin import MELANIN
+from shards.rendering.skin import MELANIN, melanin_for, skin_colour
 
 _SIDES = (64, 4096)
+_WEIGHT = np.array(LUMINANCE, np.float32)
+_USUAL_BLOOD = 0.2
 _SMOOTHED = 0.022  # of a picture's side: what changes more slowly is taken for shading
 _FLATTENED = 0.85  # of it
 _FACE_LOW, _FACE_HIGH = (0.0, 6.25, 1.0), (0.62, 7.95, 2.0)  # |x|, y, z of the undeformed head
@@ -61,13 +63,18 @@ class Skin:
         return found.reshape(-1, 3)[: len(uv)]
 
     def toned(self, lightness: float) -> Float[np.ndarray, "3"]:
-        """The face's colour at a CIE L*, by more or less melanin."""
-        density = np.linspace(-4, 4, 800)
-        colour = self.tone * np.exp(-density[:, None] * MELANIN)
+        """The face's colour at a CIE L*, by more or less melanin.
+
+        Half way to that of the model of two dyes: photographs are warmer than skin, and a large
+        step of lightness makes the more of it.
+        """
         luminance = ((lightness + 16) / 116) ** 3
-        known = (colour * np.array(LUMINANCE)).sum(axis=1)
-        wanted = np.interp(-luminance, -known, density)
-        return (self.tone * np.exp(-wanted * MELANIN)).astype(np.float32)
+        density = np.linspace(-4, 4, 800)
+        known = (self.tone * np.exp(-density[:, None] * MELANIN) * _WEIGHT).sum(axis=1)
+        own = self.tone * np.exp(-np.interp(-luminance, -known, density) * MELANIN)
+        model = skin_colour(melanin_for(lightness, _USUAL_BLOOD), _USUAL_BLOOD)
+        mixed = np.sqrt(own * model)
+        return (mixed * (luminance / (mixed * _WEIGHT).sum())).astype(np.float32)
 
 
 @functools.cache
@@ -117,9 +124,8 @@ def _flattened(
     colour: Float[np.ndarray, "rows columns 3"], usual: Float[np.ndarray, "3"], side: int
 ) -> Float[np.ndarray, "rows columns 3"]:
     """Without the slow changes of luminance over the face."""
-    weight = np.array(LUMINANCE, np.float32)
-    middle = np.float32(max(float((usual * weight).sum()), 1e-3))
-    luminance = (colour * weight).sum(axis=2)
+    middle = np.float32(max(float((usual * _WEIGHT).sum()), 1e-3))
+    luminance = (colour * _WEIGHT).sum(axis=2)
     # Brows, lips and what hair is painted are no shading: they count as little as may be.
     held = np.clip(luminance, 0.65 * middle, 1.5 * middle)
     slow = cv2.GaussianBlur(held, (0, 0), _SMOOTHED * side)
