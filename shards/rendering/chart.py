@@ -6,7 +6,6 @@ on it holds nothing that they would miss.
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import cv2
 import numpy as np
@@ -24,7 +23,7 @@ class Chart:
     texel: float
 
     @classmethod
-    def of_spacing(cls, spacing: float) -> Self:
+    def of_spacing(cls, spacing: float) -> "Chart":
         """The grid for a picture whose samples lie so many decimetres apart."""
         return cls(max(spacing, _FINEST))
 

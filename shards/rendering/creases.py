@@ -124,11 +124,12 @@ def _strength(person: Person, group: str) -> float:
 
 
 def _weight(person: Person, unit: str) -> float:
-    return sum(
+    found = (
         weight
         for name, weight in person.features.items()
         if name.startswith("expression/") and name.endswith(f"/{unit}")
     )
+    return sum(found, 0.0)
 
 
 def _drawn(rng: np.random.Generator, line: _Line, side: float, strength: float) -> Crease:

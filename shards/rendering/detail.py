@@ -36,8 +36,8 @@ class Detail:
         uv: Float[np.ndarray, "num 3"],
         appearance: Appearance,
         spacing: float,
-    ) -> tuple[Float[np.ndarray, "num 3"], Float[np.ndarray, "num 3"]]:
-        """Albedo of bare skin, and what its relief adds to the unit normal.
+    ) -> tuple[Float[np.ndarray, "num 3"], Float[np.ndarray, "num 3"] | None]:
+        """Albedo of bare skin, and what its relief, if any, adds to the unit normal.
 
         at: normal, place on the undeformed head, weights of lips, ears and mouth cavity.
         uv: texture coordinates and how far they hold. spacing: of the samples, decimetres.
@@ -50,7 +50,7 @@ class Detail:
         if self.marks is not None:
             bare = marked(bare, template, lips, self.marks, appearance, chart)
         if self.relief is None:
-            return bare, np.zeros_like(bare)
+            return bare, None
         height = heights(self.relief, chart)
         if self.marks is not None:
             height += spot_heights(self.marks, chart)

@@ -154,7 +154,7 @@ def _shade_free(
     on_eye: Bool[np.ndarray, "num"],
     gaze: Float[np.ndarray, "3"],
     appearance: Appearance,
-    close: tuple[Float[np.ndarray, "skin 3"], Float[np.ndarray, "skin 3"]] | None,
+    close: tuple[Float[np.ndarray, "skin 3"], Float[np.ndarray, "skin 3"] | None] | None,
 ) -> tuple[
     Float[np.ndarray, "num 3"],
     Float[np.ndarray, "num 3"],

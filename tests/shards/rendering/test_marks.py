@@ -100,14 +100,16 @@ def drawn(male: float, age: float, count: int = 40) -> list[Marks]:
 
 
 def test_only_men_shave_only_women_paint_and_only_the_old_have_age_spots():
-    man, woman, boy, girl = (drawn(*who) for who in ((1, 35.0), (0, 35.0), (1, 10.0), (0, 10.0)))
+    man, woman, boy, girl = (
+        drawn(*who) for who in ((1.0, 35.0), (0.0, 35.0), (1.0, 10.0), (0.0, 10.0))
+    )
     assert any(marks.beard_shade > 0.05 for marks in man)
     assert any(marks.eye_shadow.opacity or marks.blush.opacity for marks in woman)
     for marks in (*woman, *boy, *girl):
         assert not marks.stubble and not marks.beard_shade
     for marks in (*man, *boy, *girl):
         assert not any(p.opacity for p in (marks.eye_shadow, marks.liner, marks.blush))
-    young, old = ([len(marks.spots) for marks in drawn(1, age)] for age in (40.0, 75.0))
+    young, old = ([len(marks.spots) for marks in drawn(1.0, age)] for age in (40.0, 75.0))
     assert np.mean(old) > np.mean(young) + 3 and max(old) < 60
 
 
@@ -115,7 +117,7 @@ def test_only_men_shave_only_women_paint_and_only_the_old_have_age_spots():
 def test_no_random_mark_is_unbelievable(surface, lightness):
     weight = np.array(LUMINANCE)
     for seed in range(12):
-        person, appearance = somebody(seed % 2, 20.0 + 5 * seed, lightness)
+        person, appearance = somebody(float(seed % 2), 20.0 + 5 * seed, lightness)
         marks = random_marks(np.random.default_rng(seed), person, appearance)
         bare, found = painted(surface, marks, without_stubble(appearance))
         assert found.min() > 0 and found.max() < 0.95

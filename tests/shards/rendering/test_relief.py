@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -48,8 +49,8 @@ def slopes(relief, spacing: float) -> np.ndarray:
 
 def test_tilt_is_minus_the_slope_of_the_heights(relief):
     """Summed along a way it gives how much lower its end lies; so around a loop, nothing."""
-    chart = Chart.of_spacing(0.004)
-    height = heights(relief, chart)
+    chart = Chart.of_spacing(0.002)
+    height = heights(replace(relief, pores=0.0), chart)  # a way that misses a pore's middle errs
     along = np.linspace(0, 1, 4000)
     for start, end in (
         ((-0.4, 7.7), (0.35, 7.85)),
@@ -62,7 +63,7 @@ def test_tilt_is_minus_the_slope_of_the_heights(relief):
         slope = -tilt(height, chart, place, normal)
         climbed = np.concatenate(([0], np.cumsum((slope[1:] * step).sum(axis=1))))
         known = chart.look_up(height, way)
-        np.testing.assert_allclose(climbed, known - known[0], atol=0.05 * np.ptp(known) + 2e-5)
+        np.testing.assert_allclose(climbed, known - known[0], atol=0.05 * np.ptp(known))
         assert np.ptp(known) > 5e-4
 
 
@@ -108,23 +109,26 @@ def test_wrinkles_grow_with_age_and_with_the_expression(person):
         assert depth(replace(usual, features=raised), forehead) > 1.2 * depth(usual, forehead)
 
 
+def fine(picture: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """What changes within a few pixels, there."""
+    weight = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 2)
+    picture = picture.reshape(inside.shape)
+    slow = cv2.GaussianBlur((picture * inside).astype(np.float32), (0, 0), 2)
+    return (picture - slow / np.maximum(weight, 1e-3))[inside]
+
+
 def test_labels_have_the_relief_that_is_seen():
-    """The fine part of shading follows the label normals, which smooth normals do not explain."""
-    portrait = synthetic_one(
-        3, lights=6, size=192, seed=3, light="traced", framing="face", layers=True
-    )
-    simple = synthetic_one(3, lights=1, size=192, seed=3, framing="face")
+    """The fine part of shading is that of the label normals, and not that of the smooth head's."""
+    settings = {"size": 192, "seed": 3, "framing": "face"}
+    portrait = synthetic_one(3, lights=6, light="traced", layers=True, **settings)
+    simple = synthetic_one(3, lights=1, **settings)
     inside = portrait.mask & (portrait.layers["skin"][..., 0] > 0.99)
-    rows, columns = np.nonzero(inside)
     weight = np.array(LUMINANCE)
     alike = []
     for number, sh in enumerate(portrait.sh):
         seen = portrait.layers[f"light{number:03d}.bare"] @ weight
         pair = torch.from_numpy(np.stack((portrait.normal, simple.normal)).transpose(0, 3, 1, 2))
-        known = shade(pair, torch.from_numpy(sh)[None].expand(2, 3, 9)).numpy()
-        labels, smooth = (np.maximum(picture, 0).transpose(1, 2, 0) @ weight for picture in known)
-        fine_seen, fine_known = (seen - smooth)[rows, columns], (labels - smooth)[rows, columns]
-        alike.append(np.corrcoef(fine_seen, fine_known)[0, 1])
-    tilted = np.linalg.norm(portrait.normal - simple.normal, axis=-1)[inside]
-    assert np.quantile(tilted, 0.9) > 0.02
-    assert np.median(alike) > 0.5
+        known = shade(pair, torch.from_numpy(sh)[None].expand(2, 3, 9)).clamp_min(0).numpy()
+        label, smooth = (fine(weight @ picture.reshape(3, -1), inside) for picture in known)
+        alike.append(np.corrcoef(fine(seen, inside) - smooth, label - smooth)[0, 1])
+    assert np.median(alike) > 0.7
