@@ -12,6 +12,7 @@ from jaxtyping import Float
 from shards.rendering.heads import Person
 
 _STEPS = 160  # points along a line
+_WANDER = 0.0035  # of the points that it runs through, decimetres
 
 
 class _Line(NamedTuple):
@@ -27,8 +28,8 @@ class _Line(NamedTuple):
 
 
 def _forehead(height: float, half: float) -> _Line:
-    across = np.array([-1, -0.6, -0.25, 0, 0.25, 0.6, 1])
-    fall = np.array([-0.03, 0.012, 0.012, -0.008, 0.012, 0.012, -0.03])
+    across = np.array([-1, -0.45, 0, 0.45, 1])
+    fall = np.array([-0.03, 0.014, -0.004, 0.014, -0.03])
     points = tuple((float(u), float(v)) for u, v in zip(half * across, height + fall, strict=True))
     return _Line(points, 0.012, 0.0038, whole=True)
 
@@ -44,7 +45,7 @@ _LINES = {
         for height, half in ((7.67, 0.34), (7.755, 0.4), (7.84, 0.42), (7.93, 0.36))
     ),
     "frown": (
-        _Line(((0.05, 7.44), (0.052, 7.5), (0.066, 7.58), (0.075, 7.64)), 0.011, 0.0055),
+        _Line(((0.05, 7.44), (0.052, 7.5), (0.064, 7.57), (0.075, 7.66)), 0.013, 0.0042),
         _Line(((-0.07, 7.395), (0.0, 7.385), (0.07, 7.395)), 0.011, 0.003, whole=True),
     ),
     "crow": (
@@ -134,15 +135,15 @@ def _weight(person: Person, unit: str) -> float:
 
 def _drawn(rng: np.random.Generator, line: _Line, side: float, strength: float) -> Crease:
     points = np.array(line.points) * (side, 1) + rng.normal(0, 0.008, 2)
-    points = points + rng.normal(0, 0.006, points.shape)
+    points = points + rng.normal(0, _WANDER, points.shape)
     along = np.linspace(0, 1, _STEPS)
     waves = sum(
         rng.normal(0, 0.25) * np.sin(np.pi * number * along + rng.uniform(0, 2 * np.pi))
         for number in (2, 3, 5)
     )
-    ends = np.clip(np.minimum(along, 1 - along) / 0.3, 0, 1)
-    depth = strength * line.depth * np.clip(1 + waves, 0.2, 1.6) * ends * ends * (3 - 2 * ends)
-    return Crease(_curve(points, along), line.width, depth * float(rng.uniform(0.5, 1.2)))
+    ends = np.clip(np.minimum(along, 1 - along) / 0.4, 0, 1)
+    depth = strength * line.depth * np.clip(1 + waves, 0.2, 1.4) * ends * ends * (3 - 2 * ends)
+    return Crease(_curve(points, along), line.width, depth * float(rng.uniform(0.5, 1.1)))
 
 
 def _curve(

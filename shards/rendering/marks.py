@@ -101,7 +101,7 @@ def marked(
         dyes += chart.look_up(_chart_of(marks, chart, name) * ragged, place)[:, None] * dye
     albedo = bare * np.exp(-dyes)
     if marks.stubble or marks.beard_shade:
-        grown = beard_weight(template, lips, appearance.hair)
+        grown = _growth(template, lips, appearance)
         hairs = chart.look_up(grain(chart, "dots", marks.offset), place)
         cover = marks.stubble / np.float32(mean_cover("dots")) * grown * hairs
         cover = np.clip(cover, 0, 0.9)[:, None]
@@ -123,6 +123,15 @@ def _chart_of(marks: Marks, chart: Chart, what: str) -> Float[np.ndarray, "rows 
     for spot in marks.spots:
         chart.add_blob(picture, spot.place, spot.radii, spot.angle, getattr(spot, what))
     return picture
+
+
+def _growth(template: np.ndarray, lips: np.ndarray, appearance: Appearance) -> np.ndarray:
+    """Where a beard would grow, 0 to 1: it thins toward its edge, as whole beards do not."""
+    grown = np.zeros(len(template), np.float32)
+    for rise in (-0.03, 0.02, 0.07, 0.12):
+        raised = template + np.array((0, rise, 0), np.float32)
+        grown += beard_weight(raised, lips, appearance.hair) / 4
+    return grown
 
 
 def _mole(rng: np.random.Generator) -> Spot:
@@ -152,7 +161,7 @@ def _scar(rng: np.random.Generator) -> Spot:
 def _age_spot(rng: np.random.Generator) -> Spot:
     radius = float(rng.uniform(0.014, 0.05))
     radii = radius, radius * float(rng.uniform(0.6, 1))
-    return Spot(_free_place(rng), radii, _angle(rng), float(rng.uniform(0.08, 0.3)), 0.03, 0.0)
+    return Spot(_free_place(rng), radii, _angle(rng), float(rng.uniform(0.06, 0.22)), 0.03, 0.0)
 
 
 def _free_place(rng: np.random.Generator) -> tuple[float, float]:
