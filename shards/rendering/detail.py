@@ -9,7 +9,7 @@ from jaxtyping import Float
 from shards.rendering.chart import Chart
 from shards.rendering.hair import hair_weight
 from shards.rendering.heads import Person
-from shards.rendering.marks import Marks, marked, random_marks, spot_heights, without_stubble
+from shards.rendering.marks import Marks, marked, random_marks, spot_heights, without_marks
 from shards.rendering.relief import Relief, heights, random_relief, tilt
 from shards.rendering.skin import Appearance, bare_skin, clothed, skin_colour
 from shards.rendering.skins import Skin, likely_skin, read_skin, skin_files
@@ -28,7 +28,7 @@ class Detail:
 
     def drawn_elsewhere(self, appearance: Appearance) -> Appearance:
         """The appearance without what this detail draws in its place."""
-        return appearance if self.marks is None else without_stubble(appearance)
+        return appearance if self.marks is None else without_marks(appearance)
 
     def skin_of(
         self,

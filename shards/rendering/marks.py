@@ -1,4 +1,4 @@
-"""What marks a skin: moles, pimples, scars, age spots, the shade of a shaved beard, make-up.
+"""What marks a skin: moles, freckles, pimples, scars, age spots, a shaved beard, make-up.
 
 Spots are drawn on a chart of the unrolled head, as densities of the skin's two dyes and as heights.
 """
@@ -67,16 +67,19 @@ def random_marks(rng: np.random.Generator, person: Person, appearance: Appearanc
         _age_spot: rng.poisson(0.45 * max(person.age - 48, 0) * rng.uniform(0.2, 1)),
     }
     spots = [draw(rng) for draw, count in counts.items() for _ in range(min(count, 14))]
+    if appearance.freckles:
+        spots += [_freckle(rng, appearance.freckles) for _ in range(int(rng.uniform(120, 420)))]
     stubble, shade = _shaved(rng, person, appearance)
     eye_shadow, liner, blush = _make_up(rng, person, appearance)
     return Marks(tuple(spots), stubble, shade, eye_shadow, liner, blush, float(rng.uniform(0, 100)))
 
 
-def without_stubble(appearance: Appearance) -> Appearance:
-    """An appearance whose short beard, if any, is left to the marks."""
-    if appearance.hair.beard >= _STUBBLE:
-        return appearance
-    return replace(appearance, hair=replace(appearance.hair, beard=0.0))
+def without_marks(appearance: Appearance) -> Appearance:
+    """An appearance without what is left to the marks: freckles, and a beard if it is short."""
+    hair = appearance.hair
+    if hair.beard < _STUBBLE:
+        hair = replace(hair, beard=0.0)
+    return replace(appearance, hair=hair, freckles=0.0)
 
 
 def spot_heights(marks: Marks, chart: Chart) -> Float[np.ndarray, "rows columns"]:
@@ -164,12 +167,29 @@ def _age_spot(rng: np.random.Generator) -> Spot:
     return Spot(_free_place(rng), radii, _angle(rng), float(rng.uniform(0.06, 0.22)), 0.03, 0.0)
 
 
+def _freckle(rng: np.random.Generator, strength: float) -> Spot:
+    """On nose and cheeks mostly; strength: of `Appearance.freckles`."""
+    around, height = rng.normal((0, 7.05), (0.33, 0.16))
+    while _is_kept_clear(around, height):
+        around, height = rng.normal((0, 7.05), (0.33, 0.16))
+    radius = float(np.clip(np.exp(rng.normal(-4.75, 0.35)), 0.004, 0.018))
+    radii = radius, radius * float(rng.uniform(0.7, 1))
+    dark = float(strength * rng.uniform(0.25, 1.0))
+    return Spot((float(around), float(height)), radii, _angle(rng), dark, 0.0, 0.0)
+
+
 def _free_place(rng: np.random.Generator) -> tuple[float, float]:
     while True:
-        place = rng.uniform(*np.array(_FACE).T)
-        folded = np.array([abs(place[0]), place[1]])
-        if all(np.linalg.norm((folded - middle) / radii) > 1 for middle, radii in _KEPT_CLEAR):
-            return float(place[0]), float(place[1])
+        around, height = rng.uniform(*np.array(_FACE).T)
+        if not _is_kept_clear(around, height):
+            return float(around), float(height)
+
+
+def _is_kept_clear(around: float, height: float) -> bool:
+    return any(
+        ((abs(around) - middle[0]) / radii[0]) ** 2 + ((height - middle[1]) / radii[1]) ** 2 < 1
+        for middle, radii in _KEPT_CLEAR
+    )
 
 
 def _angle(rng: np.random.Generator) -> float:

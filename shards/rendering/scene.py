@@ -121,8 +121,8 @@ def random_scene(
     close = None
     if detail is not None:
         uv, on_skin = seen.interpolate(surface.uv, surface.triangles), ~on_eye
-        close = detail.skin_of(at[on_skin, :9], uv[on_skin], appearance, 1 / camera.scale)
         appearance = detail.drawn_elsewhere(appearance)
+        close = detail.skin_of(at[on_skin, :9], uv[on_skin], appearance, 1 / camera.scale)
     albedo, bump, hair = _shade_free(at, on_eye, gaze, appearance, close)
     normal = _turned(at[:, :3] + bump, turn)
     materials = gloss(at[:, 3:6], at[:, 6], hair, on_eye, appearance)

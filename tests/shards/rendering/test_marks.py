@@ -17,7 +17,7 @@ from shards.rendering.marks import (
     marked,
     random_marks,
     spot_heights,
-    without_stubble,
+    without_marks,
 )
 from shards.rendering.scene import head_surface
 from shards.rendering.skin import Appearance, bare_skin, random_appearance
@@ -119,7 +119,7 @@ def test_no_random_mark_is_unbelievable(surface, lightness):
     for seed in range(12):
         person, appearance = somebody(float(seed % 2), 20.0 + 5 * seed, lightness)
         marks = random_marks(np.random.default_rng(seed), person, appearance)
-        bare, found = painted(surface, marks, without_stubble(appearance))
+        bare, found = painted(surface, marks, without_marks(appearance))
         assert found.min() > 0 and found.max() < 0.95
         ratio = (found @ weight) / (bare @ weight)
         assert 0.5 < np.median(ratio) <= 1.05 and np.quantile(ratio, 0.99) < 1.4
@@ -128,4 +128,15 @@ def test_no_random_mark_is_unbelievable(surface, lightness):
 def test_whole_beards_are_left_to_the_hair():
     _, appearance = somebody(1.0, 40.0)
     full, short = (replace(appearance, hair=replace(appearance.hair, beard=b)) for b in (0.95, 0.3))
-    assert without_stubble(full) is full and without_stubble(short).hair.beard == 0
+    assert without_marks(full).hair == full.hair and without_marks(short).hair.beard == 0
+
+
+def test_freckles_are_spots_of_nose_and_cheeks():
+    person, appearance = somebody(0.0, 20.0)
+    freckled = replace(appearance, freckles=0.4)
+    few, many = (
+        random_marks(np.random.default_rng(3), person, a).spots for a in (appearance, freckled)
+    )
+    place = np.array([spot.place for spot in many])
+    assert len(many) > len(few) + 100 and not without_marks(freckled).freckles
+    assert np.median(np.abs(place[:, 1] - 7.05)) < 0.2 and max(s.radii[0] for s in many) < 0.03

@@ -50,7 +50,8 @@ def slopes(relief, spacing: float) -> np.ndarray:
 def test_tilt_is_minus_the_slope_of_the_heights(relief):
     """Summed along a way it gives how much lower its end lies; so around a loop, nothing."""
     chart = Chart.of_spacing(0.002)
-    height = heights(replace(relief, pores=0.0), chart)  # a way that misses a pore's middle errs
+    # Of pores as small as a cell, slopes between cells are a guess.
+    height = cv2.GaussianBlur(heights(relief, chart), (0, 0), 2)
     along = np.linspace(0, 1, 4000)
     for start, end in (
         ((-0.4, 7.7), (0.35, 7.85)),
@@ -63,7 +64,7 @@ def test_tilt_is_minus_the_slope_of_the_heights(relief):
         slope = -tilt(height, chart, place, normal)
         climbed = np.concatenate(([0], np.cumsum((slope[1:] * step).sum(axis=1))))
         known = chart.look_up(height, way)
-        np.testing.assert_allclose(climbed, known - known[0], atol=0.05 * np.ptp(known))
+        np.testing.assert_allclose(climbed, known - known[0], atol=0.02 * np.ptp(known))
         assert np.ptp(known) > 5e-4
 
 
