@@ -109,7 +109,9 @@ def marked(
         cover = marks.stubble / np.float32(mean_cover("dots")) * grown * hairs
         cover = np.clip(cover, 0, 0.9)[:, None]
         albedo = albedo * np.exp(-(marks.beard_shade * grown)[:, None] * _BEARD_SHADE)
-        albedo += (np.array(appearance.hair.colour, np.float32) - albedo) * cover
+        # Cut hairs are thin: skin shines through them, and gray ones do not look blue.
+        hue = albedo / albedo.mean(axis=1, keepdims=True)
+        albedo += (np.array(appearance.hair.colour, np.float32) * hue**0.7 - albedo) * cover
     for paint, cover in (
         (marks.blush, _blush(template)),
         (marks.eye_shadow, _lid(template)),
@@ -174,7 +176,7 @@ def _freckle(rng: np.random.Generator, strength: float) -> Spot:
         around, height = rng.normal((0, 7.05), (0.33, 0.16))
     radius = float(np.clip(np.exp(rng.normal(-4.75, 0.35)), 0.004, 0.018))
     radii = radius, radius * float(rng.uniform(0.7, 1))
-    dark = float(strength * rng.uniform(0.25, 1.0))
+    dark = float(strength * rng.uniform(0.15, 0.75))
     return Spot((float(around), float(height)), radii, _angle(rng), dark, 0.0, 0.0)
 
 
