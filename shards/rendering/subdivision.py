@@ -47,6 +47,14 @@ class Subdivision:
         gathered = self._weights[:, None] * values.astype(np.float32)[self._columns]
         return np.add.reduceat(gathered, self._rows, axis=0)
 
+    def unsmoothed(
+        self, values: Float[np.ndarray, "vertices channels"]
+    ) -> Float[np.ndarray, "new_vertices channels"]:
+        """Values at the new vertices, the old ones as they were: for what jumps at seams."""
+        values = values.astype(np.float32)
+        parts = (values, values[self._edges].mean(axis=1), values[self._quads].mean(axis=1))
+        return np.concatenate(parts)
+
     def _linear_map(
         self,
     ) -> tuple[

@@ -24,6 +24,7 @@ class Surface(NamedTuple):
     vertices_of: a person's mesh, decimetres, +x the subject's left, +y up, +z the way it looks.
     template: undeformed place of each vertex. weights: lips, ears and mouth cavity.
     first_eye: triangles from here on are eyes. chin, hairline: numbers of two vertices.
+    uv: as of `makehuman.HeadMesh`.
     """
 
     vertices_of: Callable[[Person], Float[np.ndarray, "vertices 3"]]
@@ -33,6 +34,7 @@ class Surface(NamedTuple):
     first_eye: int
     chin: int
     hairline: int
+    uv: Float[np.ndarray, "vertices 3"]
 
 
 @functools.cache
@@ -51,6 +53,7 @@ def makehuman_surface() -> Surface:
         first_eye=mesh.first_eye_quad * 8,
         chin=chin,
         hairline=hairline,
+        uv=refine.unsmoothed(mesh.uv),
     )
 
 

@@ -19,13 +19,15 @@ from relightx.color import LUMINANCE, to_srgb8
 from relightx.sample import MAX_LIGHTS, Portrait, Provenance
 from relightx.sh import dominant_direction
 from shards.rendering import ict, makehuman
+from shards.rendering.detail import Detail, random_detail, random_skin
 from shards.rendering.environments import read_environments, shipped_environments
 from shards.rendering.glasses import Glasses, random_glasses
 from shards.rendering.heads import Person, random_person, with_open_mouth
 from shards.rendering.illumination import random_illumination
 from shards.rendering.lights import exposed, random_light
 from shards.rendering.scene import FRAMINGS, Scene, random_scene
-from shards.rendering.skin import random_appearance
+from shards.rendering.skin import Appearance, random_appearance
+from shards.rendering.skins import skin_files
 from shards.rendering.surroundings import Surroundings, read_surroundings, shipped_surroundings
 from shards.rendering.traced import Taken, traced_pictures
 
@@ -34,7 +36,9 @@ LIGHTS = ("sh", "traced")
 CAMERAS = ("colour", "gray")
 ASPECTS = (0.5, 1.0)
 _GLASSES, _OPEN = 0.15, 0.2  # share of heads with occluders that wear glasses, that open the mouth
-_SHAPE_PART = 13  # of a head's random generators
+# Of a head's random generators, by number.
+_BODY, _POSE, _LIGHT, _OCCLUDERS, _SKIN, _DETAIL, _SHAPE = 0, 1, 2, 3, 11, 12, 13
+_HEADS = {"sh": 1, "traced": 2}  # counts changes of what a seed gives
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class HeadJob:
     """Whether to add depth, parts and, under traced light, what each light does."""
     occluders: bool = False
     """Whether some heads wear glasses, and some have an open mouth with teeth."""
+    skins: Path | None = None
+    """Folder of MakeHuman skin textures to colour the skin by."""
 
     def __post_init__(self) -> None:
         if self.head < 0 or self.seed < 0:
@@ -75,6 +81,10 @@ class HeadJob:
             raise ValueError(f"camera is {self.camera!r}, needed is one of {CAMERAS}")
         if self.framing not in FRAMINGS:
             raise ValueError(f"framing is {self.framing!r}, needed is one of {tuple(FRAMINGS)}")
+        if self.shapes is not None and self.skins is not None:
+            raise ValueError(
+                "skins are laid out for MakeHuman's shape: give shapes or skins, not both"
+            )
         if not SIZES[0] <= self.size <= SIZES[1]:
             raise ValueError(f"size is {self.size} pixels; {SIZES[0]} to {SIZES[1]} needed")
 
@@ -98,6 +108,8 @@ def synthetic_jobs(*, heads: int, first_head: int = 0, **settings: Any) -> list[
     makehuman.data_directory()
     if jobs[0].shapes is not None:
         ict.read_model(jobs[0].shapes)
+    if jobs[0].skins is not None:
+        skin_files(jobs[0].skins)
     return jobs
 
 
@@ -109,17 +121,17 @@ def synthetic_one(head: int, **settings: Any) -> Portrait:
 def render_head(job: HeadJob) -> Portrait:
     """The finished portrait of a job."""
     # One generator for each part: more lights leave the head as it is.
-    body, pose, light, shape = (
-        np.random.default_rng([job.seed, job.head, part]) for part in (0, 1, 2, _SHAPE_PART)
-    )
+    body, pose, light = (_random(job, part) for part in (_BODY, _POSE, _LIGHT))
     person, surface, glasses = random_person(body), None, None
     appearance = random_appearance(body, person)
     if job.occluders:
-        person, glasses = _occluded(np.random.default_rng([job.seed, job.head, 3]), person)
+        person, glasses = _occluded(_random(job, _OCCLUDERS), person)
     if job.shapes is not None:  # a mouth that is opened shows MakeHuman's teeth
-        person = replace(person, features=ict.random_features(shape), open_mouth=False)
+        features = ict.random_features(_random(job, _SHAPE))
+        person = replace(person, features=features, open_mouth=False)
         surface = ict.ict_surface(job.shapes)
-    scene = random_scene(person, appearance, pose, job.size, job.framing, surface, glasses)
+    detail = _detail(job, person, appearance)
+    scene = random_scene(person, appearance, pose, job.size, job.framing, surface, glasses, detail)
     if job.camera == "gray":
         scene = replace(scene, albedo=_gray(scene.albedo))
     paint = _traced if job.light == "traced" else _shaded
@@ -135,8 +147,8 @@ def render_head(job: HeadJob) -> Portrait:
         image=pictures[:, :, shown],
         light_name=names,
         provenance=Provenance(
-            source=f"relightx synthetic heads 1, seed {job.seed}",
-            licence=f"{makehuman.LICENCE}; {ict.LICENCE}" if job.shapes else makehuman.LICENCE,
+            source=f"relightx synthetic heads {_HEADS[job.light]}, seed {job.seed}",
+            licence=_licence(job),
             crop="rendered; chin to hairline fills {:g} to {:g} of the height".format(
                 *FRAMINGS[job.framing]
             ),
@@ -155,10 +167,31 @@ def render_head(job: HeadJob) -> Portrait:
     )
 
 
+def _random(job: HeadJob, part: int) -> np.random.Generator:
+    return np.random.default_rng([job.seed, job.head, part])
+
+
 def _occluded(rng: np.random.Generator, person: Person) -> tuple[Person, Glasses | None]:
     """The person, perhaps with an open mouth, and perhaps glasses."""
     glasses = random_glasses(rng) if rng.random() < _GLASSES else None
     return (with_open_mouth(rng, person) if rng.random() < _OPEN else person), glasses
+
+
+def _detail(job: HeadJob, person: Person, appearance: Appearance) -> Detail | None:
+    """What the skin shows from near: under traced light, or when it is coloured by textures."""
+    skin = None if job.skins is None else random_skin(_random(job, _SKIN), person, job.skins)
+    if job.light == "traced":
+        return random_detail(_random(job, _DETAIL), person, appearance, skin)
+    return None if skin is None else Detail(person.lightness, skin=skin)
+
+
+def _licence(job: HeadJob) -> str:
+    terms = [makehuman.LICENCE]
+    if job.shapes is not None:
+        terms.append(ict.LICENCE)
+    if job.skins is not None:
+        terms.append(f"skin textures of {job.skins.name}: their own terms")
+    return "; ".join(terms)
 
 
 def _shaded(job: HeadJob, scene: Scene, rng: np.random.Generator) -> tuple[tuple[str, ...], Taken]:

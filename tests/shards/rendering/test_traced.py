@@ -67,11 +67,13 @@ def test_labels_follow_the_image(portraits):
     assert np.median(alike) > 0.75 and min(alike) > 0.2
 
 
-def test_the_head_is_that_of_the_simple_set(portraits):
+def test_the_head_is_that_of_the_simple_set_but_for_fine_detail(portraits):
     simple = synthetic_one(0, lights=1, size=64, seed=3)
-    np.testing.assert_array_equal(simple.albedo, portraits[0].albedo)
-    np.testing.assert_array_equal(simple.normal, portraits[0].normal)
     np.testing.assert_array_equal(simple.mask, portraits[0].mask)
+    cosine = (simple.normal * portraits[0].normal).sum(axis=-1)[simple.mask]
+    assert np.median(cosine) > np.cos(np.radians(2)) and cosine.min() > 0.8
+    difference = np.abs(simple.albedo - portraits[0].albedo)[simple.mask]
+    assert np.median(difference) < 0.02
 
 
 def test_a_head_is_the_same_in_any_run(portraits):
