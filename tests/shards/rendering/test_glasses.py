@@ -9,12 +9,13 @@ from relightx.layers import PARTS
 from shards.rendering.casting import Caster
 from shards.rendering.glasses import Glasses, glasses_piece, random_glasses
 from shards.rendering.hair import hair_offsets
-from shards.rendering.heads import head_vertices, random_person
+from shards.rendering.heads import random_person
 from shards.rendering.parts import GLASSES
 from shards.rendering.pieces import Piece
 from shards.rendering.points import Points
-from shards.rendering.scene import Scene, head_surface, random_scene
+from shards.rendering.scene import Scene, random_scene
 from shards.rendering.skin import EYE_CENTRE, random_appearance
+from shards.rendering.surface import makehuman_surface
 from shards.rendering.tubes import tube
 
 HEADS = range(16)
@@ -23,8 +24,8 @@ HEADS = range(16)
 def worn(head: int) -> tuple[np.ndarray, Piece]:
     """The bare skin of a head, and its glasses."""
     body, kind = (np.random.default_rng([2, head, part]) for part in range(2))
-    person, surface = random_person(body), head_surface()
-    skin = surface.refine(head_vertices(person))
+    person, surface = random_person(body), makehuman_surface()
+    skin = surface.vertices_of(person)
     lips, ears, _ = surface.weights.T
     hair = hair_offsets(surface.template, lips, ears, random_appearance(body, person).hair)
     piece = glasses_piece(
@@ -36,13 +37,15 @@ def worn(head: int) -> tuple[np.ndarray, Piece]:
 def scene(glasses: Glasses | None, head: int = 0, size: int = 128) -> Scene:
     body, pose = (np.random.default_rng([2, head, part]) for part in range(2))
     person = random_person(body)
-    return random_scene(person, random_appearance(body, person), pose, size, "face", glasses)
+    return random_scene(
+        person, random_appearance(body, person), pose, size, "face", glasses=glasses
+    )
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_they_lie_before_the_face_and_touch_it(head):
     skin, piece = worn(head)
-    face = Caster(skin, head_surface().triangles)
+    face = Caster(skin, makehuman_surface().triangles)
     # All but the temples' ends. From within the head a ray to the front would meet its skin.
     front = piece.vertices[piece.vertices[:, 2] > piece.vertices[:, 2].max() - 0.4]
     ahead = np.broadcast_to(np.array([0, 0, 1.0]), front.shape)
@@ -54,7 +57,7 @@ def test_they_lie_before_the_face_and_touch_it(head):
 @pytest.mark.parametrize("head", HEADS)
 def test_each_eye_is_looked_at_through_a_rim(head):
     skin, piece = worn(head)
-    template = head_surface().template
+    template = makehuman_surface().template
     for side in (-1, 1):
         near = np.linalg.norm(template - EYE_CENTRE * (side, 1, 1), axis=1).argmin()
         eye = skin[near]
@@ -67,7 +70,7 @@ def test_each_eye_is_looked_at_through_a_rim(head):
 
 
 def test_temples_run_outside_of_the_head_to_the_ears():
-    surface = head_surface()
+    surface = makehuman_surface()
     for head in HEADS:
         skin, piece = worn(head)
         bare = Caster(skin, surface.triangles)

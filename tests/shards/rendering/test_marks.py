@@ -19,8 +19,8 @@ from shards.rendering.marks import (
     spot_heights,
     without_marks,
 )
-from shards.rendering.scene import head_surface
 from shards.rendering.skin import Appearance, bare_skin, random_appearance
+from shards.rendering.surface import makehuman_surface
 
 NO_PAINT = Paint(0.0, (0.0, 0.0, 0.0))
 NONE = Marks((), 0.0, 0.0, NO_PAINT, NO_PAINT, NO_PAINT, 0.0)
@@ -37,7 +37,7 @@ def somebody(male: float, age: float, lightness: float = 65.0) -> tuple[Person, 
 @pytest.fixture(scope="module")
 def surface() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Template, lips and ears of the vertices before the ears."""
-    known = head_surface()
+    known = makehuman_surface()
     front = known.template[:, 2] > 0.75
     return known.template[front], known.weights[front, 0], known.weights[front, 1]
 

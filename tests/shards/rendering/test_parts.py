@@ -16,8 +16,9 @@ from shards.rendering import makehuman
 from shards.rendering.heads import head_vertices, mouth_vertices, random_person, with_open_mouth
 from shards.rendering.mouth import mouth_piece
 from shards.rendering.parts import MOUTH, most_seen
-from shards.rendering.scene import head_surface, random_scene
+from shards.rendering.scene import random_scene
 from shards.rendering.skin import random_appearance
+from shards.rendering.surface import makehuman_surface
 from shards.rendering.synthetic import synthetic, synthetic_one
 from shards.rewriting.copying import Target
 from shards.rewriting.rewrite import reshard
@@ -131,7 +132,7 @@ def test_teeth_of_a_closed_mouth_are_left_out():
         random_scene(replace(person, open_mouth=shown), appearance, np.random.default_rng(2), 64)
         for shown in (False, True)
     )
-    assert len(closed.triangles) == len(head_surface().triangles)
+    assert len(closed.triangles) == len(makehuman_surface().triangles)
     assert len(opened.triangles) > len(closed.triangles)
 
 

@@ -44,7 +44,7 @@ def frontal(skin=None):
     person = replace(random_person(rng), male=0.0, lightness=60.0)
     appearance = random_appearance(rng, person)
     detail = None if skin is None else Detail(person.lightness, skin=skin)
-    return random_scene(person, appearance, np.random.default_rng(1), 96, "face", detail)
+    return random_scene(person, appearance, np.random.default_rng(1), 96, "face", detail=detail)
 
 
 def lightness(colour: np.ndarray) -> float:
