@@ -12,7 +12,8 @@ from shards.rendering.lamps import Lamp
 from shards.rendering.lights import is_back_lit, lamp_direction, random_turn, tint
 from shards.rendering.surroundings import Surroundings, even_light
 
-_ENVIRONMENTS, _FLASHES = 0.5, 0.1  # shares of all lights
+_ENVIRONMENTS, _FLASHES = 0.45, 0.1  # shares of all lights
+_ON_STAGE = 0.4  # share of lamps that are not set by a photographer, who sets them high
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,24 @@ def _random_lamps(rng: np.random.Generator) -> Illumination:
     even = float(np.exp(rng.uniform(math.log(0.015), math.log(0.35)))) * tint(rng).numpy()
     lamps = []
     for strength in rng.uniform(0.3, 1.0, count):
-        colour = tint(rng).numpy() * (np.exp(rng.normal(0, 0.5, 3)) if rng.random() < 0.15 else 1)
+        colour = tint(rng).numpy() * (np.exp(rng.normal(0, 0.4, 3)) if rng.random() < 0.1 else 1)
+        toward = _stage_direction(rng) if rng.random() < _ON_STAGE else lamp_direction(rng).numpy()
         lamps.append(
             Lamp(
-                _tuple(lamp_direction(rng).numpy()),
+                _tuple(toward),
                 _tuple(strength * colour),
                 radius=float(np.exp(rng.uniform(math.log(0.01), math.log(0.3)))),
                 distance=float(rng.uniform(7, 30)) if rng.random() < 0.4 else math.inf,
             )
         )
     return Illumination(f"lamps {count}", even, (), tuple(lamps))
+
+
+def _stage_direction(rng: np.random.Generator) -> Float[np.ndarray, "3"]:
+    """Where a light stage has its lamps: around the front, also from below."""
+    azimuth, height = math.radians(rng.uniform(-100, 100)), rng.uniform(-0.7, 0.95)
+    level = math.sqrt(1 - height * height)
+    return np.array([level * math.sin(azimuth), height, level * math.cos(azimuth)])
 
 
 def _random_flash(rng: np.random.Generator, camera: float) -> Illumination:
