@@ -177,7 +177,7 @@ def test_a_silent_server_is_given_up_soon_after_the_deadline(
         started = time.monotonic()
         with pytest.raises(OSError, match=r"failed \d+ times, at last with: .*[Rr]ead time"):
             ask()
-        assert 2 < time.monotonic() - started < 8
+        assert 2 < time.monotonic() - started < 11  # two deadlines, on a machine that is busy
     assert not (tmp_path / "b").exists()
 
 

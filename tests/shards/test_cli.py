@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from balls import ball
@@ -257,7 +258,9 @@ def stopped(many, out, number, *flags):
     """A build that got a signal as soon as its second shard was finished."""
     command = [sys.executable, "-m", "shards.cli", "build", "folder", "--in", many / "many"]
     command += ["--out", out, "--shard-mb", "0.3", *flags]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # Where the tests run in the background, a shell has them, and what they start, ignore Ctrl-C.
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeded)
     second = out.with_name(f".{out.name}.partial") / "train/shard-000001.tar"
     while not second.exists():
         assert child.poll() is None
