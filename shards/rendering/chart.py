@@ -16,6 +16,19 @@ _FINEST = 0.0015  # of pores, half the radius
 _COLUMNS = 1024  # remap wants a picture of places; its sides may not exceed 32767
 
 
+def looked_up(
+    picture: Float[np.ndarray, "rows columns"] | Float[np.ndarray, "rows columns channels"],
+    where: Float[np.ndarray, "num 2"],
+    border: int,
+) -> Float[np.ndarray, "num"] | Float[np.ndarray, "num channels"]:
+    """What a picture has at (column, row), between its pixels; border: OpenCV's, outside."""
+    padded = np.zeros((-(-len(where) // _COLUMNS) * _COLUMNS, 2), np.float32)
+    padded[: len(where)] = where
+    places = padded.reshape(-1, _COLUMNS, 2)
+    found = cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=border)
+    return found.reshape(len(padded), *picture.shape[2:])[: len(where)]
+
+
 @dataclass(frozen=True)
 class Chart:
     """A grid of cells with sides of `texel` decimetres; row 0 is the highest."""
@@ -46,11 +59,7 @@ class Chart:
         place: Float[np.ndarray, "num 2"],
     ) -> Float[np.ndarray, "num"] | Float[np.ndarray, "num channels"]:
         """What a picture on the grid has at places; 0 outside."""
-        padded = np.zeros((-(-len(place) // _COLUMNS) * _COLUMNS, 2), np.float32)
-        padded[: len(place)] = np.stack(self._cells(place), axis=1)
-        where = padded.reshape(-1, _COLUMNS, 2)
-        found = cv2.remap(picture, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return found.reshape(len(padded), *picture.shape[2:])[: len(place)]
+        return looked_up(picture, np.stack(self._cells(place), axis=1), cv2.BORDER_CONSTANT)
 
     def refined(
         self, coarse: "Chart", picture: Float[np.ndarray, "_ _"]

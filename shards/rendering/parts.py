@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Integer, UInt8
 
 from relightx.layers import PARTS
 from shards.rendering.hair import beard_weight, hair_weight
+from shards.rendering.render import coarse_pixel
 from shards.rendering.skin import Appearance, brow_weight, clothed
 
 SKIN, LIPS, BROW, EYE, MOUTH, HAIR, BEARD, CLOTH, GLASSES = range(1, len(PARTS))
@@ -51,8 +52,7 @@ def most_seen(
     pixel: of the picture with `samples` times as many along a side. Background is outside the mask.
     """
     size = len(mask)
-    row, column = np.divmod(pixel, size * samples)
-    coarse = row // samples * size + column // samples
+    coarse = coarse_pixel(pixel, size, samples)
     counts = np.bincount(coarse * len(PARTS) + part, minlength=size * size * len(PARTS))
     last = counts.reshape(size, size, len(PARTS))[..., ::-1].argmax(axis=-1)
     return (mask * (len(PARTS) - 1 - last)).astype(np.uint8)

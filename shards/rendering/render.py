@@ -161,6 +161,14 @@ def vertex_normals(
     return total / np.maximum(length, 1e-12)
 
 
+def coarse_pixel(
+    pixel: Integer[np.ndarray, "num"], size: int, samples: int
+) -> Integer[np.ndarray, "num"]:
+    """Numbers (row * size + column) of the pixels that those of a finer picture belong to."""
+    row, column = np.divmod(pixel, size * samples)
+    return row // samples * size + column // samples
+
+
 def average_samples(
     values: Float[np.ndarray, "num channels"],
     pixel: Integer[np.ndarray, "num"],

@@ -24,6 +24,7 @@ from shards.rendering.render import (
     Camera,
     Fragments,
     average_samples,
+    coarse_pixel,
     project,
     rasterise,
     vertex_normals,
@@ -207,8 +208,7 @@ def _one_sample(
     size: int,
 ) -> tuple[Float[np.ndarray, "{size} {size} 3"], Float[np.ndarray, "{size} {size} 3"]]:
     """Place and normal of one covered sample of each pixel: a mean of two surfaces lies on none."""
-    row, column = np.divmod(seen.pixel, size * _SAMPLES)
-    pixel = row // _SAMPLES * size + column // _SAMPLES
+    pixel = coarse_pixel(seen.pixel, size, _SAMPLES)
     found = np.zeros((2, size * size, 3), np.float32)
     found[0, pixel] = place
     found[1, pixel] = normal

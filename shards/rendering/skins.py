@@ -16,6 +16,7 @@ from PIL import Image
 
 from relightx.color import LUMINANCE, from_integer
 from shards.rendering import makehuman
+from shards.rendering.chart import looked_up
 from shards.rendering.heads import ANCESTRIES, Person
 from shards.rendering.skin import MELANIN, melanin_for, skin_colour
 
@@ -53,14 +54,8 @@ class Skin:
 
     def at(self, uv: Float[np.ndarray, "num 2"]) -> Float[np.ndarray, "num 3"]:
         """Colours relative to the face's at texture coordinates, (0, 0) being the lower left."""
-        columns = 1024
         place = np.stack((uv[:, 0], 1 - uv[:, 1]), axis=1) * self.side - 0.5 - self.corner
-        padded = np.zeros((-(-len(uv) // columns) * columns, 2), np.float32)
-        padded[: len(uv)] = place
-        picture = padded.reshape(-1, columns, 2)
-        kind, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
-        found = cv2.remap(self.relative, picture, None, kind, borderMode=border)
-        return found.reshape(-1, 3)[: len(uv)]
+        return looked_up(self.relative, place, cv2.BORDER_REPLICATE)
 
     def toned(self, lightness: float) -> Float[np.ndarray, "3"]:
         """The face's colour at a CIE L*, by more or less melanin.

@@ -107,7 +107,7 @@ def synthetic_jobs(*, heads: int, first_head: int = 0, **settings: Any) -> list[
         (_surroundings if jobs[0].light == "traced" else _environments)(jobs[0].environments)
     makehuman.data_directory()
     if jobs[0].shapes is not None:
-        ict.read_model(jobs[0].shapes)
+        ict.ict_surface(jobs[0].shapes)  # kept for the heads
     if jobs[0].skins is not None:
         skin_files(jobs[0].skins)
     return jobs
