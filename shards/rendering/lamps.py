@@ -12,7 +12,8 @@ from shards.rendering.points import Points, Shaded
 
 _THROW = 0.8  # decimetres, that what casts a soft shadow is away at most
 _MOST_REACH = 15  # pixels
-_SPARSE_REACH = 4  # from here on a penumbra is smooth enough for a ray in four pixels
+_SPARSE_REACH = 4  # from here on a penumbra is smooth enough for rays from one pixel in four
+_RAYS = (4, 8)  # from a pixel near the edge of a sharp shadow, and of a soft one
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,19 @@ def bare_lamp_shading(points: Points, lamp: Lamp) -> Float[np.ndarray, "3 num"]:
     return lamp.column * (strength * np.maximum(_along(points.normal, toward), 0))
 
 
-def lamp_light(points: Points, lamp: Lamp, samples: int = 8) -> Shaded:
+def lamp_light(points: Points, lamp: Lamp, samples: int | None = None) -> Shaded:
     """What a lamp does.
 
-    samples: rays from a pixel near the edge of a shadow; one elsewhere.
+    samples: rays from a pixel near the edge of a shadow, if not as many as are needed there.
     """
     toward, strength = _toward(points, lamp)
     to_light = np.maximum(_along(points.normal, toward), 0)
-    visible = points.lit(toward, to_light).astype(np.float32)
-    if lamp.radius:
-        visible = _softened(points, lamp, visible, to_light > 0, samples)
+    reach = _reach(points, lamp)
+    lit = points.lit(toward, to_light, sharp=reach < _SPARSE_REACH)
+    if reach:
+        visible = _softened(points, lamp, lit, to_light > 0, reach, samples)
+    else:
+        visible = lit.astype(np.float32)
     # A lamp's own size rounds its reflection (Karis 2013).
     rough = np.sqrt(np.minimum(points.roughness**2 + np.float32(lamp.radius / 3), 1))
     gloss = mirrored(to_light, points.upright, _along(points.view, toward), rough, points.gloss)
@@ -83,21 +87,32 @@ def _on_disc(points: Points, lamp: Lamp, disc: np.ndarray, rows: np.ndarray) -> 
     return toward
 
 
+def _reach(points: Points, lamp: Lamp) -> int:
+    """Pixels from where a shadow of a point would end to where some of the lamp is seen or not."""
+    if not lamp.radius:
+        return 0
+    return int(np.clip(math.tan(lamp.radius) * _THROW * points.scale, 1, _MOST_REACH))
+
+
 def _softened(
-    points: Points, lamp: Lamp, visible: np.ndarray, facing: np.ndarray, samples: int
+    points: Points,
+    lamp: Lamp,
+    lit: np.ndarray,
+    facing: np.ndarray,
+    reach: int,
+    samples: int | None,
 ) -> np.ndarray:
-    """The visible share of the lamp, given whether its middle is seen and who faces it."""
-    reach = int(np.clip(math.tan(lamp.radius) * _THROW * points.scale, 1, _MOST_REACH))
-    edge = _near_edge(points, visible, facing, reach) & facing
+    """The visible share of the lamp, given who sees its middle and who faces it."""
+    sparse = reach >= _SPARSE_REACH
+    edge = _near_edge(points, lit, facing, reach) & facing
+    visible = lit.astype(np.float32)
     if not edge.any():
         return visible
-    asked = edge
-    if reach >= _SPARSE_REACH:
-        asked = edge & points.grid
+    asked = edge & points.grid if sparse else edge
     known, weight = visible.copy(), (facing & (~edge | asked)).astype(np.float32)
     rows = np.flatnonzero(asked)
-    known[rows] = _share_seen(points, lamp, rows, samples)
-    soft = points.blurred(known, 1.5 if reach >= _SPARSE_REACH else 0.8, weight)
+    known[rows] = _share_seen(points, lamp, rows, samples or _RAYS[sparse])
+    soft = points.blurred(known, 1.5 if sparse else 0.8, weight)
     return np.where(edge, soft, visible)
 
 
@@ -108,17 +123,18 @@ def _share_seen(points: Points, lamp: Lamp, rows: np.ndarray, samples: int) -> n
     row, column = np.divmod(np.flatnonzero(points.mask)[rows], points.mask.shape[1])
     turn = np.mod(52.9829189 * np.mod(0.06711056 * column + 0.00583715 * row, 1), 1)
     step = np.arange(samples)
-    angle = (2 * np.pi * turn[:, None] + step * 2.39996323).ravel()
-    reach = np.tile(np.sqrt((step + 0.5) / samples), len(rows))
-    disc = np.stack((np.cos(angle) * reach, np.sin(angle) * reach), axis=1).astype(np.float32)
+    angle = (2 * np.pi * turn[:, None] + step * 2.39996323).astype(np.float32).ravel()
+    reach = np.tile(np.sqrt((step + 0.5) / samples).astype(np.float32), len(rows))
+    disc = np.stack((np.cos(angle) * reach, np.sin(angle) * reach), axis=1)
     each = np.repeat(rows, samples)
     toward = _on_disc(points, lamp, disc, each)
     return points.sees(toward, each).reshape(len(rows), samples).mean(axis=1, dtype=np.float32)
 
 
-def _near_edge(points: Points, visible: np.ndarray, facing: np.ndarray, reach: int) -> np.ndarray:
+def _near_edge(points: Points, lit: np.ndarray, facing: np.ndarray, reach: int) -> np.ndarray:
     """Which points may see a part of the lamp only: a shadow's edge is near."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    lit = cv2.dilate(points.picture(visible), kernel)
-    dark = cv2.dilate(points.picture(facing * (1 - visible)), kernel)
-    return points.of(lit * dark) > 0
+    near = [
+        cv2.dilate(points.flags(np.flatnonzero(which)), kernel) for which in (lit, facing & ~lit)
+    ]
+    return points.of(near[0] & near[1]) > 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from shards.rendering.casting import Caster
 from shards.rendering.scene import Scene
@@ -69,12 +69,16 @@ class Points:
         return seen
 
     def lit(
-        self, toward: Float[np.ndarray, "3"] | Float[np.ndarray, "num 3"], to_light: np.ndarray
+        self,
+        toward: Float[np.ndarray, "3"] | Float[np.ndarray, "num 3"],
+        to_light: np.ndarray,
+        sharp: bool = True,
     ) -> Bool[np.ndarray, "num"]:
         """Whether points see a light in one direction, or each in its own, that changes slowly.
 
         to_light: cosine to the normal; who turns away sees nothing. In large pictures a ray goes
-        from one of four pixels, and from the others where those around do not agree.
+        from one of four pixels, and from the others where those around do not agree; if not sharp,
+        only where none is around, and where they do not agree all are lit.
         """
         seen = to_light > 0
         if self.mask.size < _LARGE**2:
@@ -82,10 +86,11 @@ class Points:
         sparse = np.flatnonzero(seen & self.grid)
         self._ask(toward, sparse, seen)
         around = [
-            self.of(cv2.dilate(self._flags(sparse[seen[sparse] == value]), _AROUND))
+            self.of(cv2.dilate(self.flags(sparse[seen[sparse] == value]), _AROUND))
             for value in (True, False)
         ]
-        unsure = (around[0] == around[1]) & ~self.grid & (to_light > 0)
+        unsure = (around[0] == around[1] if sharp else around[0] + around[1] == 0) & ~self.grid
+        unsure &= to_light > 0
         seen &= around[0] > 0
         return self._ask(toward, np.flatnonzero(unsure), seen)
 
@@ -99,7 +104,8 @@ class Points:
         seen[rows] = ~self._caster.blocked(self._origin[rows], ray)
         return seen
 
-    def _flags(self, rows: np.ndarray) -> np.ndarray:
+    def flags(self, rows: np.ndarray) -> UInt8[np.ndarray, "height width"]:
+        """A picture of 1 where some of the points are, 0 elsewhere."""
         flat = np.zeros(self.mask.size, np.uint8)
         flat[self._index[rows]] = 1
         return flat.reshape(self.mask.shape)
@@ -109,6 +115,14 @@ class Points:
         flat = np.zeros(self.mask.size, np.float32)
         flat[self._index] = values
         return flat.reshape(self.mask.shape)
+
+    def put(
+        self, rows: UInt8[np.ndarray, "3 num"], picture: UInt8[np.ndarray, "height width 3"]
+    ) -> None:
+        """Fill in a picture; row by row is faster than by colours."""
+        pixels = picture.reshape(-1, 3)  # a view: pictures are whole
+        for channel, row in enumerate(rows):
+            pixels[self._index, channel] = row
 
     def of(self, picture: np.ndarray) -> np.ndarray:
         """What a picture has at the points."""

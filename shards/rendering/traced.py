@@ -46,7 +46,7 @@ def traced_pictures(
         image, light = finished(points, transport, direct)
         gain = _gain(rng, image, points.albedo)
         sh[number] *= gain
-        pictures[number, scene.mask] = to_srgb8(_taken(rng, image * gain)).T
+        points.put(to_srgb8(_taken(rng, image * gain)), pictures[number])
         if with_layers:
             bare = bare_shading(points, transport.direction, radiance[number])
             bare = sum((bare_lamp_shading(points, lamp) for lamp in lamps), bare)
