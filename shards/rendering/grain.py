@@ -6,12 +6,13 @@ Each is a tile of 1.6 decimetres, kept in smaller and smaller means of itself.
 import functools
 from typing import Literal
 
+import cv2
 import numpy as np
 from jaxtyping import Float
 
-from shards.rendering.chart import Chart
+from shards.rendering.chart import Chart, looked_up
 
-Grain = Literal["pores", "dots", "micro", "uneven", "crepe", "furrows"]
+Grain = Literal["pores", "dots", "micro", "uneven", "crepe", "furrows", "locks", "hairs"]
 _TILE_PX = 1024
 _PX_PER_UNIT = 640
 # Of smoothed noise: decimetres over which it is smoothed, across and along, and its lean.
@@ -20,6 +21,8 @@ _NOISE = {
     "uneven": ((0.009, 0.009, 0.0),),
     "crepe": ((0.0032, 0.02, 0.7), (0.0032, 0.02, -0.7)),
     "furrows": ((0.0055, 0.045, 0.0),),
+    "locks": ((0.016, 0.3, 0.0),),
+    "hairs": ((0.0045, 0.14, 0.0),),
 }
 # Of scattered points: decimetres from one to the next, and the sigma of each.
 _POINTS = {"pores": (0.0105, 0.0019), "dots": (0.0085, 0.0014)}
@@ -31,16 +34,40 @@ def grain(chart: Chart, name: Grain, offset: float = 0.0) -> Float[np.ndarray, "
     pores, dots: up to 1 at scattered points, 0 between. The others: noise of mean 0 and standard
     deviation 1 where cells are small. `offset` gives another part of the pattern.
     """
-    tiles = _levels(name)
-    level = float(np.clip(np.log2(max(chart.texel * _PX_PER_UNIT, 1)), 0, len(tiles) - 1.001))
-    lower, share = int(level), level % 1
-    fine = _on(chart, tiles[lower], offset)
-    return fine + np.float32(share) * (_on(chart, tiles[lower + 1], offset) - fine)
+    finer, coarser, share = _tiles(name, chart.texel)
+    fine = _on(chart, finer, offset)
+    return fine + share * (_on(chart, coarser, offset) - fine)
+
+
+def grain_at(
+    place: Float[np.ndarray, "num 2"], spacing: float, name: Grain, offset: float = 0.0
+) -> Float[np.ndarray, "num"]:
+    """A pattern at single places, decimetres, as samples see it that lie `spacing` apart."""
+    finer, coarser, share = _tiles(name, spacing)
+    fine = _at(place, finer, offset)
+    return fine + share * (_at(place, coarser, offset) - fine)
 
 
 def mean_cover(name: Grain) -> float:
     """The mean of a pattern: what is left of it where cells are large."""
     return float(_levels(name)[-1].mean())
+
+
+def _tiles(name: Grain, spacing: float) -> tuple[np.ndarray, np.ndarray, np.float32]:
+    """The two of a pattern's tiles between which the spacing lies, and how far it is beyond the
+    finer."""
+    tiles = _levels(name)
+    level = float(np.clip(np.log2(max(spacing * _PX_PER_UNIT, 1)), 0, len(tiles) - 1.001))
+    return tiles[int(level)], tiles[int(level) + 1], np.float32(level % 1)
+
+
+def _at(
+    place: Float[np.ndarray, "num 2"], tile: Float[np.ndarray, "side side"], offset: float
+) -> Float[np.ndarray, "num"]:
+    side = len(tile)
+    shift = np.array([offset, offset * 1.618]) * side - 0.5
+    where = np.mod(place * np.float32(_PX_PER_UNIT * side / _TILE_PX) + shift, side)
+    return looked_up(tile, where.astype(np.float32), cv2.BORDER_WRAP)
 
 
 def _on(

@@ -87,10 +87,12 @@ def hair_weight(
     hair: Hair,
     softness: float,
     ragged: float = 0.016,
+    beyond: Float[np.ndarray, "num"] | float = 0.0,
 ) -> Float[np.ndarray, "num"]:
     """How far each place is inside the hair, 0 to 1, over an edge of `softness` decimetres.
 
-    ragged: how far the edge strays from its line, decimetres.
+    ragged: how far the edge strays from its line, decimetres. beyond: how much farther each place's
+    hair grows.
     """
     degrees = _degrees(template)
     line = np.interp(degrees, _LINE_DEG, _LINE_Y)
@@ -102,18 +104,24 @@ def hair_weight(
     if hair.low > 0:
         behind = _step(degrees, 88.0, 104.0)
         line = line * (1 - behind) + hair.end * behind
-    stray = ragged * field(surface_place(template), "curls", hair.offset)
+    stray = ragged * field(surface_place(template), "curls", hair.offset) + beyond
     grown = _step(template[:, 1] - line + stray, -softness / 2, softness / 2)
     return (grown * (1 - ears)).astype(np.float32)
 
 
 def beard_weight(
-    template: Float[np.ndarray, "num 3"], lips: Float[np.ndarray, "num"], hair: Hair
+    template: Float[np.ndarray, "num 3"],
+    lips: Float[np.ndarray, "num"],
+    hair: Hair,
+    beyond: Float[np.ndarray, "num"] | float = 0.0,
 ) -> Float[np.ndarray, "num"]:
-    """How far each place is inside the beard, 0 to 1, whatever its density."""
+    """How far each place is inside the beard, 0 to 1, whatever its density.
+
+    beyond: decimetres that each place's hair grows beyond the beard's edge.
+    """
     degrees, height = _degrees(template), template[:, 1]
     line = np.interp(degrees, _BEARD_DEG, _BEARD_Y)
-    ragged = 0.03 * field(surface_place(template), "curls", hair.offset)
+    ragged = 0.03 * field(surface_place(template), "curls", hair.offset) + beyond
     grown = _step(line - height + ragged, -0.03, 0.07) * _step(height, 6.0, 6.2)
     return (grown * (1 - lips) * _step(degrees, 92.0, 80.0)).astype(np.float32)
 

@@ -27,13 +27,14 @@ def head_parts(
     hair, (lips, ears, cavity) = appearance.hair, weights.T
     scalp = cover > 0.5 * hair.density
     if hair.beard:  # the cover may be its
-        scalp &= hair_weight(template, ears, hair, softness=0.12) > 0.5
+        beard = beard_weight(template, lips, hair)
+        scalp &= hair_weight(template, ears, hair, softness=0.12) > beard
     part = np.full(len(template), SKIN, np.uint8)
     part[lips > 0.5] = LIPS
     upper = np.flatnonzero(~scalp & (template[:, 1] > _UNDER_BROWS))
     part[upper[brow_weight(template[upper], appearance) > 0.5]] = BROW
     if hair.beard > 0.5:
-        part[beard_weight(template, lips, hair) * hair.beard > 0.5] = BEARD
+        part[cover > 0.5] = BEARD
     part[scalp] = HAIR
     part[cavity > 0.5] = MOUTH
     part[(clothed(template, appearance) > 0.5) & ~scalp] = CLOTH

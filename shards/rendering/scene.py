@@ -31,6 +31,7 @@ from shards.rendering.render import (
     view_directions,
 )
 from shards.rendering.skin import Appearance, eye_albedo, surface_albedo
+from shards.rendering.strands import strands
 from shards.rendering.surface import Surface, makehuman_surface
 
 _SAMPLES = 2  # along each side of a pixel
@@ -126,7 +127,7 @@ def random_scene(
         appearance = detail.drawn_elsewhere(appearance)
         bare = at[~on_eye]
         close = detail.skin_of(bare[:, :9], bare[:, 9:12], appearance, 1 / camera.scale)
-    albedo, bump, cover = _shade_free(at, on_eye, gaze, appearance, close)
+    albedo, bump, cover = _shade_free(at, on_eye, gaze, appearance, close, 1 / camera.scale)
     materials = gloss(at[:, 3:6], at[:, 6], cover, on_eye, appearance)
     part = head_parts(at[:, 3:6], at[:, 6:9], cover, on_eye, appearance)
     for piece, rows in samples_of(pieces, seen.triangle, first_piece):
@@ -164,6 +165,7 @@ def _shade_free(
     gaze: Float[np.ndarray, "3"],
     appearance: Appearance,
     close: tuple[Float[np.ndarray, "skin 3"], Float[np.ndarray, "skin 3"] | None] | None,
+    spacing: float,
 ) -> tuple[
     Float[np.ndarray, "num 3"],
     Float[np.ndarray, "num 3"],
@@ -171,7 +173,7 @@ def _shade_free(
 ]:
     """Of each sample: albedo, what its fine relief adds to the normal, how far hair covers it.
 
-    close: `Detail.skin_of` the samples that are not on the eyes.
+    close: `Detail.skin_of` the samples that are not on the eyes. spacing: of the samples.
     """
     bare, slope = (None, None) if close is None else close
     template, on_skin = at[:, 3:6], ~on_eye
@@ -179,12 +181,13 @@ def _shade_free(
     unit_gaze = gaze / np.linalg.norm(gaze)
     albedo[on_eye] = eye_albedo(template[on_eye], unit_gaze, appearance)
     skin = template[on_skin]
-    albedo[on_skin], hair = surface_albedo(skin, *at[on_skin, 6:9].T, appearance, bare)
+    near = None if slope is None else spacing
+    albedo[on_skin], hair = surface_albedo(skin, *at[on_skin, 6:9].T, appearance, bare, near)
     place = surface_place(skin)
-    strands = field(place, "strands", appearance.hair.offset + 1)
+    combed = strands(place, appearance.hair.offset + 1, near)
     curls = field(place, "fine", appearance.hair.offset + 4)
     curl = appearance.hair.curl
-    relief = hair * ((1 - curl) * 0.22 * strands + curl * 0.25 * curls)
+    relief = hair * ((1 - curl) * 0.22 * combed + curl * 0.25 * curls)
     if slope is None:
         relief += (1 - hair) * 0.02 * field(place, "fine", appearance.offset + 9)
     bump = np.zeros((len(at), 3), np.float32)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from shards.rendering.hair import Hair, beard_weight, hair_weight, random_hair, surface_place
 from shards.rendering.heads import Person
 from shards.rendering.noise import field
+from shards.rendering.strands import brow_hairs, single_hairs, strands
 
 EYE_CENTRE = np.array([0.3077, 7.2842, 1.2454], np.float32)  # of the subject's left eye in base.obj
 EYE_RADIUS = 0.142
@@ -21,6 +22,7 @@ MELANIN = np.array([0.74, 0.98, 1.2], np.float32)  # optical density for a unit 
 BLOOD = np.array([0.2, 0.9, 0.82], np.float32)
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
+_UNEVEN, _UNEVEN_BROW = 0.03, 0.008  # decimetres that single hairs differ by at an edge
 _NOSTRIL = np.array([[0.075, 6.865, 1.5], [0.05, 0.035, 0.07]], np.float32)  # centre, radii
 
 # Patches with more or less of the dyes: centre (|x|, y, z), radius, blood, melanin (relative).
@@ -119,23 +121,25 @@ def surface_albedo(
     cavity: Float[np.ndarray, "num"],
     appearance: Appearance,
     bare: Float[np.ndarray, "num 3"] | None = None,
+    spacing: float | None = None,
 ) -> tuple[Float[np.ndarray, "num 3"], Float[np.ndarray, "num"]]:
     """Linear albedo at places that are not on the eyes, and how far each is covered by hair.
 
     lips, ears, cavity: the weights of `makehuman.HeadMesh` there. bare: albedo of the skin, where
-    it is not that of `bare_skin`.
+    it is not that of `bare_skin`. spacing: of the samples, decimetres, for hair as from near.
     """
     place = surface_place(template)
     albedo = bare_skin(template, lips, ears, appearance) if bare is None else bare
     if appearance.lipstick:
         albedo = _over(albedo, np.array(appearance.lip_colour), lips * appearance.lipstick)
-    hair, hair_cover = appearance.hair, _hair_cover(template, place, lips, ears, appearance)
-    tint = 1 + 0.28 * field(place, "strands", hair.offset + 1)
-    strands = np.maximum(tint, 0.3)[:, None] * np.array(hair.colour)
+    hair = appearance.hair
+    hair_cover = _hair_cover(template, place, lips, ears, appearance, spacing)
+    tint = 1 + 0.28 * strands(place, hair.offset + 1, spacing)
+    grown = np.maximum(tint, 0.3)[:, None] * np.array(hair.colour)
     brow = np.array(hair.colour) * 0.5 + 0.006
-    albedo = _over(albedo, brow, _brows(template, place, appearance))
+    albedo = _over(albedo, brow, _brows(template, place, appearance, spacing))
     albedo = _over(albedo, np.array([0.02, 0.014, 0.011]), _lashes(template, appearance))
-    albedo = _over(albedo, strands, hair_cover)
+    albedo = _over(albedo, grown, hair_cover)
     albedo = _over(albedo, np.array([0.09, 0.022, 0.018]), cavity)
     weave = 1 + 0.06 * field(place, "fine", appearance.offset)
     cloth = weave[:, None] * np.array(appearance.cloth)
@@ -209,26 +213,43 @@ def _hair_cover(
     lips: np.ndarray,
     ears: np.ndarray,
     appearance: Appearance,
+    spacing: float | None,
 ) -> np.ndarray:
     hair = appearance.hair
-    scalp = hair_weight(template, ears, hair, softness=0.12) * hair.density
+    beyond = 0.0
+    if spacing is not None:
+        beyond = _UNEVEN * (1 - hair.curl) * single_hairs(place, hair.offset + 1, spacing)
+    scalp = hair_weight(template, ears, hair, 0.12, beyond=beyond) * hair.density
     if not hair.beard:
         return scalp
     streaks = 1 + 0.04 * field(place, "fine", hair.offset + 2)
-    beard = beard_weight(template, lips, hair) * np.clip(hair.beard * streaks, 0, 1)
+    beard = beard_weight(template, lips, hair, beyond) * np.clip(hair.beard * streaks, 0, 1)
     return np.maximum(scalp, beard)
 
 
-def _brows(template: np.ndarray, place: np.ndarray, appearance: Appearance) -> np.ndarray:
-    hairs = 1 + 0.2 * field(place[:, ::-1], "strands", appearance.offset)
-    grown = brow_weight(template, appearance)
+def _brows(
+    template: np.ndarray, place: np.ndarray, appearance: Appearance, spacing: float | None
+) -> np.ndarray:
+    if spacing is None:
+        hairs = 1 + 0.2 * field(place[:, ::-1], "strands", appearance.offset)
+        grown = brow_weight(template, appearance)
+    else:
+        single = brow_hairs(place, appearance.offset, spacing)
+        thin = 0.55 + 0.45 * _rise(np.abs(template[:, 0]), 0.1, 0.28)  # toward the nose
+        hairs = thin * (1 + 0.25 * single)
+        grown = brow_weight(template, appearance, _UNEVEN_BROW * single)
     return np.clip(grown * appearance.brow_density * hairs, 0, 1)
 
 
 def brow_weight(
-    template: Float[np.ndarray, "num 3"], appearance: Appearance
+    template: Float[np.ndarray, "num 3"],
+    appearance: Appearance,
+    beyond: Float[np.ndarray, "num"] | float = 0.0,
 ) -> Float[np.ndarray, "num"]:
-    """How far each place is inside the brows, 0 to 1, whatever their density."""
+    """How far each place is inside the brows, 0 to 1, whatever their density.
+
+    beyond: decimetres that each place's hair grows beyond the brow's edge.
+    """
     x, y = np.abs(template[:, 0]), template[:, 1]
     # A parabola to the arch at x = 0.4, falling faster beyond it.
     from_arch = x - 0.4
@@ -236,7 +257,7 @@ def brow_weight(
     half = np.interp(x, (0.1, 0.17, 0.38, 0.6), (0.034, 0.043, 0.034, 0.01))
     half = half * appearance.brow_thickness
     ends = _rise(x, 0.08, 0.19) * (1 - _rise(x, 0.52, 0.6)) * (template[:, 2] > 0.8)
-    inside = 1 - _rise(np.abs(y - middle - appearance.brow_rise) / half, 0.2, 1.5)
+    inside = 1 - _rise((np.abs(y - middle - appearance.brow_rise) - beyond) / half, 0.2, 1.5)
     return inside * ends
 
 
