@@ -6,8 +6,19 @@ what it needs: 18 MB and no more, where Mitsuba wants a shared LLVM of the syste
 and Open3D brings 300 MB.
 """
 
+from importlib.util import find_spec
+
 import numpy as np
 from jaxtyping import Bool, Float, Integer
+
+
+def check_caster() -> None:
+    """Raise ValueError when embreex is not installed."""
+    if find_spec("embreex") is None:
+        raise ValueError(
+            "traced light is cast by embreex, which is not installed; install relightx with its"
+            " extra: pip install 'relightx[synthetic]'"
+        )
 
 
 class Caster:
@@ -21,15 +32,11 @@ class Caster:
         vertices: Float[np.ndarray, "vertices 3"],
         triangles: Integer[np.ndarray, "triangles 3"],
     ) -> None:
-        try:
-            from embreex.mesh_construction import TriangleMesh
-            from embreex.rtcore import EmbreeDevice
-            from embreex.rtcore_scene import EmbreeScene
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"traced light is cast by {error.name}, which is not installed; install relightx"
-                " with its extra: pip install 'relightx[synthetic]'"
-            ) from None
+        check_caster()
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore import EmbreeDevice
+        from embreex.rtcore_scene import EmbreeScene
+
         self._device = EmbreeDevice()  # held: the scene does not keep it alive
         self._scene = EmbreeScene(self._device)
         TriangleMesh(

@@ -19,6 +19,7 @@ from relightx.color import LUMINANCE, to_srgb8
 from relightx.sample import MAX_LIGHTS, Portrait, Provenance
 from relightx.sh import dominant_direction
 from shards.rendering import ict, makehuman
+from shards.rendering.casting import check_caster
 from shards.rendering.detail import Detail, random_detail, random_skin
 from shards.rendering.environments import read_environments, shipped_environments
 from shards.rendering.glasses import Glasses, random_glasses
@@ -106,6 +107,8 @@ def synthetic_jobs(*, heads: int, first_head: int = 0, **settings: Any) -> list[
         # Unreadable maps are refused before any work.
         (_surroundings if jobs[0].light == "traced" else _environments)(jobs[0].environments)
     makehuman.data_directory()
+    if jobs[0].light == "traced":
+        check_caster()
     if jobs[0].shapes is not None:
         ict.ict_surface(jobs[0].shapes)  # kept for the heads
     if jobs[0].skins is not None:
@@ -120,22 +123,9 @@ def synthetic_one(head: int, **settings: Any) -> Portrait:
 
 def render_head(job: HeadJob) -> Portrait:
     """The finished portrait of a job."""
-    # One generator for each part: more lights leave the head as it is.
-    body, pose, light = (_random(job, part) for part in (_BODY, _POSE, _LIGHT))
-    person, surface, glasses = random_person(body), None, None
-    appearance = random_appearance(body, person)
-    if job.occluders:
-        person, glasses = _occluded(_random(job, _OCCLUDERS), person)
-    if job.shapes is not None:  # a mouth that is opened shows MakeHuman's teeth
-        features = ict.random_features(_random(job, _SHAPE))
-        person = replace(person, features=features, open_mouth=False)
-        surface = ict.ict_surface(job.shapes)
-    detail = _detail(job, person, appearance)
-    scene = random_scene(person, appearance, pose, job.size, job.framing, surface, glasses, detail)
-    if job.camera == "gray":
-        scene = replace(scene, albedo=_gray(scene.albedo))
+    scene = _scene(job)
     paint = _traced if job.light == "traced" else _shaded
-    names, taken = paint(job, scene, light)
+    names, taken = paint(job, scene, _random(job, _LIGHT))
     layers = {**scene.layers(), **taken.layers} if job.layers else {}
     key = f"head{job.head:06d}"
     pictures = taken.pictures[..., :1] if job.camera == "gray" else taken.pictures
@@ -165,6 +155,25 @@ def render_head(job: HeadJob) -> Portrait:
         pose_deg=scene.pose_deg,
         layers={name: layer[:, shown] for name, layer in layers.items()},
     )
+
+
+def _scene(job: HeadJob) -> Scene:
+    """The job's head before its camera."""
+    # One generator for each part: more lights leave the head as it is.
+    body = _random(job, _BODY)
+    person, surface, glasses = random_person(body), None, None
+    appearance = random_appearance(body, person)
+    if job.occluders:
+        person, glasses = _occluded(_random(job, _OCCLUDERS), person)
+    if job.shapes is not None:  # a mouth that is opened shows MakeHuman's teeth
+        features = ict.random_features(_random(job, _SHAPE))
+        person = replace(person, features=features, open_mouth=False)
+        surface = ict.ict_surface(job.shapes)
+    detail, pose = _detail(job, person, appearance), _random(job, _POSE)
+    scene = random_scene(person, appearance, pose, job.size, job.framing, surface, glasses, detail)
+    if job.camera == "gray":
+        return replace(scene, albedo=_gray(scene.albedo))
+    return scene
 
 
 def _random(job: HeadJob, part: int) -> np.random.Generator:

@@ -1,6 +1,8 @@
 """Portraits under traced light: what they show, and that their labels explain it."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -142,3 +144,15 @@ def test_layers_are_written_into_shards_and_read_by_name():
     names = {f"light000.{name}" for name in NAMES}
     for name in names | {"depth", "skin", "eye", "parts"}:
         assert decode_layer(members, name).shape[:2] == (64, 64)
+
+
+def test_without_embree_traced_light_is_refused_before_any_head(tmp_path):
+    code = "import sys; sys.modules['embreex'] = None; from shards.cli import main; exit(main())"
+    flags = ["build", "synthetic", "--heads", "2", "--light", "traced"]
+    command = [sys.executable, "-c", code, *flags, "--out", str(tmp_path / "out")]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 2, finished.stderr
+    assert "embreex, which is not installed" in finished.stderr
+    assert "pip install 'relightx[synthetic]'" in finished.stderr
+    assert finished.stderr.count("not installed") == 1
+    assert not list(tmp_path.iterdir())
