@@ -16,10 +16,10 @@ from typing import Any, Literal, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from relightx.data import DataConfig
-from relightx.losses import LossWeights
-from relightx.model import ModelConfig
-from relightx.optim import OptimConfig
+from relightx.settings.data import DataConfig
+from relightx.settings.losses import LossWeights
+from relightx.settings.model import ModelConfig
+from relightx.settings.optim import OptimConfig
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 

@@ -21,7 +21,8 @@ from relightx.batch import Batch, Decomposition
 from relightx.checkpoint import load_model
 from relightx.data import DataConfig, evaluation_batches, open_splits, whole_reader
 from relightx.index import write_atomically
-from relightx.metrics import METRICS, Summary, score, summarise
+from relightx.measures import METRICS
+from relightx.metrics import Summary, score, summarise
 from relightx.model import IntrinsicNet, ModelConfig
 from relightx.storage import S3Options
 

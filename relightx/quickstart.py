@@ -38,8 +38,8 @@ from relightx.optim import build_optimizer
 from relightx.pictures import write_decomposition
 from relightx.portrait import load, read_linear
 from relightx.report import Stage, Step, write_report
+from relightx.runlog import LOG_NAME, read_log
 from relightx.stage import duration, leaving_on_termination, run, say, stage
-from relightx.tracking import LOG_NAME, read_log
 from shards.rendering.environments import shipped_environments
 from shards.rendering.synthetic import synthetic_jobs
 from shards.splits import SPLITS

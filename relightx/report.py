@@ -21,9 +21,9 @@ from jinja2 import Environment, StrictUndefined
 from relightx.gallery import Gallery
 from relightx.index import write_atomically
 from relightx.losses import LOSSES
-from relightx.metrics import METRICS
+from relightx.measures import METRICS
+from relightx.runlog import LOG_NAME, read_log
 from relightx.stage import duration
-from relightx.tracking import LOG_NAME, read_log
 
 CONTESTANTS = {
     "model": ("this model", ""),

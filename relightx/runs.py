@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from relightx.config import leaves
-from relightx.metrics import METRICS
+from relightx.measures import METRICS
+from relightx.runlog import LOG_NAME, read_log
 from relightx.stage import duration
-from relightx.tracking import LOG_NAME, read_log
 from relightx.validation import BEST_METRICS
 
 _DEPTH = 3

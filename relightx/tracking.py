@@ -20,8 +20,8 @@ from torch import Tensor
 
 from relightx.boards import Boards
 from relightx.index import write_atomically
+from relightx.runlog import LOG_NAME, read_log
 
-LOG_NAME = "metrics.jsonl"
 PANELS = "panels"
 _README = "README.md"
 
@@ -93,17 +93,6 @@ class Tracker:
             if self._boards:
                 self._boards.close()
             self._file.close()
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a run's log, oldest first; a last line cut short is left out."""
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
 
 
 def _cut_log(path: Path, last_step: int) -> None:

@@ -24,7 +24,7 @@ from relightx.backend import (
     program,
     refuse_differences,
 )
-from relightx.backend.stop import REQUEUE_FILE, STOP_FILE, STOPPED
+from relightx.backend.stop import STOP_FILE
 from relightx.backend.whole import load_moments, local, parts_of, whole, whole_moments
 from relightx.boards import Boards, check_boards
 from relightx.checkpoint import Checkpoint, newest_checkpoint, save_model
@@ -32,6 +32,7 @@ from relightx.config import Config, config_to_dict, leaves, parse_config
 from relightx.data import TrainingBatches, open_splits, training_batches
 from relightx.data.fault import cause_of
 from relightx.data.resume import DataState
+from relightx.ending import REQUEUE_FILE, STOPPED
 from relightx.index import Index, write_atomically
 from relightx.losses import total_loss
 from relightx.meter import Meter

@@ -12,7 +12,8 @@ from relightx.config import Config
 from relightx.data import evaluation_batches, whole_reader
 from relightx.evaluate import decompose, summarise_portraits
 from relightx.index import Index
-from relightx.metrics import METRICS, score
+from relightx.measures import METRICS
+from relightx.metrics import score
 from relightx.model import IntrinsicNet
 from relightx.panels import decomposition_panel
 from relightx.tracking import Tracker

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # are folders, whose own modules may import each other without a circle.
 LAYERS = (
     ("color", "codec", "metatext", "parent", "pose", "raycluster", "sh", "stage", "storage"),
+    ("ending", "measures", "runlog", "settings"),
     ("batch", "layers", "index"),
     ("sample",),
     ("picture", "boards"),
@@ -99,12 +100,22 @@ def test_no_import_goes_in_a_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("package", ["relightx", "shards"])
-def test_a_package_itself_loads_nothing_heavy(package):
-    """The command lines answer --help at once because of this."""
-    heavy = ("torch", "cv2", "accelerate", "webdataset", "torchmetrics")
-    program = f"import sys, {package}; sys.exit(','.join(n for n in {heavy} if n in sys.modules))"
+def loaded(module: str, names: tuple[str, ...]) -> str:
+    """Which of some modules are loaded once a module is."""
+    program = f"import sys, {module}; sys.exit(','.join(n for n in {names} if n in sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.stderr.strip() == ""
+    return done.stderr.strip()
+
+
+@pytest.mark.parametrize("package", ["relightx", "shards"])
+def test_a_package_itself_loads_nothing_heavy(package):
+    """The command lines answer --help at once because of this."""
+    assert loaded(package, ("torch", "cv2", "accelerate", "webdataset", "torchmetrics")) == ""
+
+
+@pytest.mark.parametrize("module", ["relightx.config", "relightx.sweep.drive"])
+def test_what_begins_a_trial_loads_no_torch(module):
+    """It takes two seconds, in the driver of a sweep and in each of its workers."""
+    assert loaded(module, ("torch", "accelerate")) == ""

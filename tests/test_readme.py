@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from relightx.losses import LOSSES
-from relightx.metrics import METRICS
+from relightx.measures import METRICS
 
 ROOT = Path(__file__).parents[1]
 YALE = ROOT.parent / "shared/data/yaleb"

@@ -24,10 +24,6 @@ from relightx.parent import signal_when_parent_ends
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STOP_FILE = "STOP"
 """In the run's directory: asks it to stop."""
-REQUEUE_FILE = "REQUEUE"
-"""There once a run that was asked to stop has its checkpoint."""
-STOPPED = 3
-"""Exit status of a run that was asked to stop, and can be resumed."""
 _LOOK_S = 1.0
 _LAUNCHED = "TORCHELASTIC_RUN_ID"  # in the environment of torchrun's processes
 

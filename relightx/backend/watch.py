@@ -17,12 +17,11 @@ import threading
 import time
 from pathlib import Path
 
+from relightx.ending import HUNG
 from relightx.index import write_atomically
 
 RANKS = ".ranks"
 _TELL_S = 5.0
-STATUS = 75
-"""Exit status of a process that ended because nothing moved."""
 WAITING = ("backward", "report", "save")
 """What a process is in while it waits for others."""
 
@@ -85,7 +84,7 @@ class Watch:
         )
         faulthandler.dump_traceback(sys.stderr, all_threads=True)
         sys.stderr.flush()
-        os._exit(STATUS)
+        os._exit(HUNG)
 
     def _blame(self) -> str:
         """Which ranks the others wait for."""

@@ -21,7 +21,6 @@ from relightx.batch import Batch
 from relightx.data.block import new_memory
 from relightx.data.cache import Held
 from relightx.data.collate import Layout, collate
-from relightx.data.config import DataConfig, cache_directory
 from relightx.data.order import Need, RankBatches, TrainingOrder
 from relightx.data.plan import Plan, plan_sources
 from relightx.data.portraits import Draw, Example, TrainingPortraits
@@ -33,6 +32,7 @@ from relightx.data.stream import StreamedPortraits
 from relightx.data.workers import prepare_reader
 from relightx.index import Index, ShardEntry, read_index
 from relightx.sample import Portrait
+from relightx.settings.data import DataConfig, cache_directory
 from relightx.storage import Folder, LocalFolder, retries_of_process
 
 _FAULTS_KEPT = 10

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from relightx.data.cache import SILENCE_S, ShardCache
-from relightx.data.config import DataConfig, cache_directory
 from relightx.data.sources import CachedShards, LocalShards, RangedShards, Source
 from relightx.index import GroupEntry, Index
 from relightx.sample import MAPS, extensions
+from relightx.settings.data import DataConfig, cache_directory
 from relightx.storage import LocalFolder
 
 WORTH_WHOLE = 0.25

@@ -13,13 +13,13 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from relightx.data.augment import augment, mixed
-from relightx.data.config import DataConfig
 from relightx.data.fit import Views, fit
 from relightx.data.order import Visit
 from relightx.data.read import ReadFault, ShardReader
 from relightx.data.supervision import labelled_subjects
 from relightx.index import Index
 from relightx.sample import Portrait
+from relightx.settings.data import DataConfig
 
 _SUBSTITUTES = 8
 """Portraits tried in place of one that cannot be read, before the fault is taken for the rule."""

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from relightx.data.config import DataConfig
 from relightx.index import Index
+from relightx.settings.data import DataConfig
 
 
 @dataclass(frozen=True)

@@ -7,33 +7,9 @@ it. The index holds the digests, so ten million subjects are ranked in a second.
 """
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, UInt64
-
-
-@dataclass(frozen=True)
-class SupervisionConfig:
-    """Share of the subjects that keep each label, from 0 (none) to 1 (all)."""
-
-    albedo: float = 1.0
-    """Share of subjects with albedo labels."""
-    normal: float = 1.0
-    """Share of subjects with normal labels."""
-    light: float = 1.0
-    """Share of subjects with light labels."""
-    seed: int = 0
-    """Another seed ranks the subjects another way."""
-    unlabelled: list[str] = field(default_factory=list)
-    """Splits of data.train of which no label is used, whatever the shares."""
-
-    def __post_init__(self) -> None:
-        for name in ("albedo", "normal", "light"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"data.supervision.{name} is {getattr(self, name)}; a share from 0 to 1 needed"
-                )
 
 
 def labelled_subjects(

@@ -5,8 +5,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from relightx.data import open_splits
-from relightx.data.config import DataConfig
+from relightx.settings.data import DataConfig
 from relightx.storage import LocalFolder, S3Options, open_folder
 from relightx.sweep.plan import Plan, first_point, read_plan
 from relightx.sweep.training import PRESETS
@@ -15,24 +14,23 @@ from relightx.sweep.trial import Place
 _PLAN = "sweep.json"
 
 
-def begin(config: Path, out: str, s3: S3Options, dry: bool = False) -> tuple[Plan, Place]:
-    """A new sweep, noted in its place, or only looked at.
-
-    Raises ValueError for a wrong file, data that are not there, a place that is used; OSError for
-    one that cannot be written to.
-    """
+def begin(config: Path, out: str, s3: S3Options) -> tuple[Plan, Place]:
+    """A new sweep, that is not noted yet. Raises ValueError for a wrong file or a place that is
+    used."""
     plan = read_plan(config)
     place = _place(out, s3)
     if place.folder.size(_PLAN) is not None:
         raise ValueError(f"{out}: holds a sweep already; go on with it by --resume {out}")
     if next(iter(place.folder.names()), None) is not None:
         raise ValueError(f"{out} is already used; choose another place")
-    _check_trials(plan, s3, place.directory)
-    if dry:
-        return plan, place
+    return plan, place
+
+
+def note(plan: Plan, place: Place) -> None:
+    """Write a sweep down in its place, so that it can go on. Raises OSError where that cannot be
+    done."""
     content = {"plan": asdict(plan), "directory": place.directory}
     place.folder.write(_PLAN, (json.dumps(content, indent=1) + "\n").encode())
-    return plan, place
 
 
 def go_on(out: str, s3: S3Options) -> tuple[Plan, Place]:
@@ -58,9 +56,11 @@ def _absolute(out: str) -> str:
     return str(Path(out).expanduser().absolute()) if is_local else out
 
 
-def _check_trials(plan: Plan, s3: S3Options, directory: str) -> None:
-    """Refuse now what every trial would refuse: splits and files that are not there."""
-    launcher = Path(directory) / PRESETS / f"{plan.backend}.yaml"
+def check_trials(plan: Plan, place: Place) -> None:
+    """Refuse now, by ValueError, what every trial would: splits and files that are not there."""
+    from relightx.data import open_splits  # takes two seconds, for torch
+
+    launcher = Path(place.directory) / PRESETS / f"{plan.backend}.yaml"
     if plan.processes > 1 and not launcher.is_file():
         raise ValueError(
             f"backend is {plan.backend!r}, but there is no file {launcher}: take one of"
@@ -69,4 +69,4 @@ def _check_trials(plan: Plan, s3: S3Options, directory: str) -> None:
     data = plan.config_of(first_point(plan)).data
     open_splits([*data.train, *data.val], data)
     measured = [*plan.test, *([plan.baselines] if plan.baselines else [])]
-    open_splits(measured, DataConfig(s3=s3, cache_dir=data.cache_dir))
+    open_splits(measured, DataConfig(s3=place.s3, cache_dir=data.cache_dir))

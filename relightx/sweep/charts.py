@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from relightx.metrics import METRICS
+from relightx.measures import METRICS
 from relightx.sweep.plan import Plan
 from relightx.sweep.results import Trial, over_seeds, pareto, ranked
 

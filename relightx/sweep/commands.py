@@ -46,13 +46,20 @@ def sweep_main(arguments: list[str], prog: str) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from relightx.sweep.begin import begin, go_on
+    from relightx.sweep.begin import begin, check_trials, go_on, note
 
-    s3, dry = storage_options(options), options.dry_run
+    s3 = storage_options(options)
     plan, place = (
-        begin(options.config, options.out, s3, dry) if options.config else go_on(options.resume, s3)
+        begin(options.config, options.out, s3) if options.config else go_on(options.resume, s3)
     )
-    if dry:
+
+    def get_ready() -> None:
+        check_trials(plan, place)
+        if options.config:
+            note(plan, place)
+
+    if options.dry_run:
+        check_trials(plan, place)
         count = plan.trials if plan.search == "optuna" else sum(1 for _ in plan.points())
         print(f"{place.out}: {count} trials, compared by {', '.join(plan.objectives)}")
         return 0
@@ -62,15 +69,17 @@ def _sweep(options: argparse.Namespace) -> int:
         raise ValueError(
             f"{error.name} is not installed here: bash launch/install.sh sweep"
         ) from None
-    from relightx.sweep.baselines import measure_baselines
     from relightx.sweep.results import read_results, show_results
 
     # What is asked to end has its trials save and stop, as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     interrupted = False
     try:
-        is_done = drive(plan, place, options.address, options.nodes)
-        measure_baselines(plan, place)
+        is_done = drive(plan, place, get_ready, options.address, options.nodes)
+        if plan.baselines:
+            from relightx.sweep.baselines import measure_baselines
+
+            measure_baselines(plan, place)
     except KeyboardInterrupt:
         is_done, interrupted = False, True
     show_results(read_results(plan, place))

@@ -12,6 +12,8 @@ process ends all. Each is on one node; a sweep gains more from trials side by si
 import math
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
@@ -21,7 +23,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from relightx.metrics import METRICS
+from relightx.measures import METRICS
 from relightx.raycluster import ray_cluster
 from relightx.storage import LocalFolder
 from relightx.sweep.plan import SEED, Axis, Early, Plan, first_point, trial_name
@@ -42,11 +44,17 @@ STOP_FILE = "STOP"
 """Beside the trials: asks the sweep to stop, as Ctrl-C does."""
 
 
-def drive(plan: Plan, place: Place, address: str | None = None, nodes: int = 1) -> bool:
+def drive(
+    plan: Plan,
+    place: Place,
+    get_ready: Callable[[], None],
+    address: str | None = None,
+    nodes: int = 1,
+) -> bool:
     """Run what is missing of a sweep; whether all of it is done now.
 
-    address: of a Ray cluster, this machine alone when None. nodes: the cluster is waited for until
-    it has so many.
+    get_ready: called while Ray starts; no trial begins before it has returned. address: of a Ray
+    cluster, this machine alone when None. nodes: the cluster is waited for until it has so many.
 
     Raises ValueError for more CPUs or GPUs than there are, OSError for a cluster or a place that
     cannot be reached.
@@ -58,7 +66,11 @@ def drive(plan: Plan, place: Place, address: str | None = None, nodes: int = 1) 
         return True
     place.folder.delete(STOP_FILE)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the table with the trials' values
-    with ray_cluster(address):
+    # Starting Ray is mostly waiting for processes of its own.
+    beside = ThreadPoolExecutor(1)
+    ready = beside.submit(get_ready)
+    with beside, ray_cluster(address):
+        ready.result()
         _await_nodes(nodes)
         slots = _slots(plan)
         tuner = tune.Tuner(

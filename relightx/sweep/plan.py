@@ -30,7 +30,7 @@ from typing import Any
 import yaml
 
 from relightx.config import Config, config_from_dict, known_keys
-from relightx.metrics import METRICS
+from relightx.measures import METRICS
 
 SEED_KEYS = ("run.seed", "data.supervision.seed")
 """What a seed of a sweep stands for: the first weights, and which subjects keep their labels."""

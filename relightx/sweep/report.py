@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from relightx.config import config_to_dict
 from relightx.index import write_atomically
-from relightx.metrics import METRICS
+from relightx.measures import METRICS
 from relightx.stage import duration
 from relightx.storage import Folder
 from relightx.sweep.baselines import read_baselines

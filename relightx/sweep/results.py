@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from relightx.metrics import METRICS
+from relightx.measures import METRICS
 from relightx.stage import duration
 from relightx.sweep.plan import SEED, Plan
 from relightx.sweep.trial import FINISHED, Place, ended_trials

@@ -16,12 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from relightx.backend.stop import REQUEUE_FILE, STOPPED
-from relightx.backend.watch import STATUS as HANGS
+from relightx.ending import HUNG, REQUEUE_FILE, STOPPED
 from relightx.index import write_atomically
 from relightx.parent import below
+from relightx.runlog import LOG_NAME, read_log
 from relightx.sweep.plan import Plan
-from relightx.tracking import LOG_NAME, read_log
 
 OUTPUT = "training.log"
 PRESETS = Path("configs/accelerate")
@@ -83,7 +82,7 @@ def train_once(plan: Plan, run: Path, directory: str, report: Report) -> Life:
             program.terminate()
     life = Life(status, _telling(output, said_before) if status else "")
     # A launcher gives no status of its own to a run that was asked to stop.
-    if status in (STOPPED, HANGS) or (status and (run / REQUEUE_FILE).exists()):
+    if status in (STOPPED, HUNG) or (status and (run / REQUEUE_FILE).exists()):
         raise Interrupted(f"{run.name}: its training ended with status {status}: {life.words}")
     return life
 

@@ -21,7 +21,8 @@ from typing import Any
 import yaml
 
 from relightx.config import config_to_dict
-from relightx.metrics import METRICS
+from relightx.measures import METRICS
+from relightx.runlog import LOG_NAME
 from relightx.storage import Folder, LocalFolder, S3Options, open_folder
 from relightx.sweep.plan import Plan, trial_name
 from relightx.sweep.training import (
@@ -34,7 +35,6 @@ from relightx.sweep.training import (
     train_once,
     validations,
 )
-from relightx.tracking import LOG_NAME
 
 RECORD = "trial.json"
 CONFIG = "config.yaml"

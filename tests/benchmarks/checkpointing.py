@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from relightx.runlog import read_log
 from relightx.sample import Portrait, Provenance
-from relightx.tracking import read_log
 from shards.write import write_split
 
 

@@ -23,7 +23,7 @@ import psutil
 import yaml
 from checkpointing import noise_shards
 
-from relightx.tracking import read_log
+from relightx.runlog import read_log
 
 
 def write_plan(place: Path, steps: int, seeds: int, size: int, width: int) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from tiny_sweeps import write_sweep
 
-from relightx.tracking import read_log
+from relightx.runlog import read_log
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 from processes import curves
 from slurm_cluster import Slurm
 
-from relightx.tracking import read_log
+from relightx.runlog import read_log
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60

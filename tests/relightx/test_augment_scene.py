@@ -28,13 +28,13 @@ from relightx.data.augment import (
     reskinned,
     smooth_field,
 )
-from relightx.data.config import DataConfig
 from relightx.data.fit import Views
 from relightx.data.portraits import Example, TrainingPortraits
 from relightx.data.read import ShardReader
 from relightx.data.turn import turned
 from relightx.data.workers import use_one_thread
 from relightx.index import read_index
+from relightx.settings.data import DataConfig
 from relightx.sh import mirror, shade
 
 SCENE = PosedScene()

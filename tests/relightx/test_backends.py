@@ -7,7 +7,7 @@ import pytest
 from processes import trained
 
 from relightx.checkpoint import load_checkpoint
-from relightx.tracking import read_log
+from relightx.runlog import read_log
 
 pytestmark = pytest.mark.usefixtures("one_core")
 SHARDED = ("zero1", "zero2", "zero3", "zero3_offload", "fsdp2")

@@ -5,7 +5,8 @@ import torch
 
 from relightx.baselines import MeanFace, copy_scores, fit_light
 from relightx.batch import Batch
-from relightx.metrics import METRICS, score
+from relightx.measures import METRICS
+from relightx.metrics import score
 from relightx.sh import shade
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relightx.tracking import read_log
+from relightx.runlog import read_log
 
 DDP = Path(__file__).parents[2] / "configs" / "accelerate" / "ddp_cpu.yaml"
 

@@ -18,7 +18,8 @@ from relightx.evaluate import (
     write_evaluation,
 )
 from relightx.index import read_index
-from relightx.metrics import METRICS, score
+from relightx.measures import METRICS
+from relightx.metrics import score
 from relightx.model import ModelConfig
 from relightx.sample import without_labels
 from shards.write import write_split

@@ -10,9 +10,10 @@ import torch
 
 from relightx.data import DataConfig, evaluation_batches, training_batches
 from relightx.data.augment import AugmentConfig
-from relightx.data.supervision import SupervisionConfig, labelled_subjects
+from relightx.data.supervision import labelled_subjects
 from relightx.index import read_index
 from relightx.sample import without_labels
+from relightx.settings.supervision import SupervisionConfig
 from relightx.sh import shade
 from shards.write import write_split
 

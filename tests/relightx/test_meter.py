@@ -9,7 +9,8 @@ from accelerate import Accelerator
 from relightx.color import linear_to_srgb
 from relightx.meter import Meter
 from relightx.panels import decomposition_panel
-from relightx.tracking import Tracker, read_log
+from relightx.runlog import read_log
+from relightx.tracking import Tracker
 
 
 @pytest.fixture

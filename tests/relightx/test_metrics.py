@@ -8,8 +8,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from relightx.batch import Decomposition
 from relightx.color import linear_to_srgb, srgb_to_linear
+from relightx.measures import METRICS
 from relightx.metrics import (
-    METRICS,
     PSNR_LIMIT_DB,
     angle_deg,
     pair_scores,

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from balls import ball
 
-from relightx.data.config import DataConfig
 from relightx.data.plan import WORTH_WHOLE, plan_sources, wanted_share
 from relightx.data.sources import CachedShards, LocalShards, RangedShards
 from relightx.index import Index, read_index
+from relightx.settings.data import DataConfig
 from relightx.storage import open_folder
 from shards.write import write_split
 

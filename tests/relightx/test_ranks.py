@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from processes import children, launch, rank_of, trained, wait_for_step
 
-from relightx.tracking import read_log
+from relightx.runlog import read_log
 
 pytestmark = pytest.mark.usefixtures("one_core")
 LONG = ["--run.steps=2000", "--run.validate_every=0", "--run.checkpoint_every=3000"]

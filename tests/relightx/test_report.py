@@ -8,7 +8,8 @@ import pytest
 
 from relightx.evaluate import Evaluation
 from relightx.losses import LOSSES
-from relightx.metrics import METRICS, Summary
+from relightx.measures import METRICS
+from relightx.metrics import Summary
 from relightx.report import (
     Stage,
     Step,

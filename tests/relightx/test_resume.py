@@ -9,7 +9,7 @@ import pytest
 from relightx.checkpoint import load_checkpoint
 from relightx.data import DataConfig, training_batches
 from relightx.data.resume import DataState
-from relightx.tracking import read_log
+from relightx.runlog import read_log
 from relightx.train import main
 
 pytestmark = pytest.mark.usefixtures("one_core")

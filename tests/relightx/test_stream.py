@@ -26,8 +26,8 @@ from streamed_split import (
 from relightx.data import training_batches
 from relightx.data.augment import AugmentConfig
 from relightx.data.cache import ShardCache
-from relightx.data.config import DataConfig
 from relightx.index import GroupEntry, ShardEntry, read_index, write_index
+from relightx.settings.data import DataConfig
 from relightx.sh import shade
 from relightx.storage import Folder
 from shards.write import Packed

@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from relightx.data.supervision import SupervisionConfig, labelled_subjects
+from relightx.data.supervision import labelled_subjects
+from relightx.settings.supervision import SupervisionConfig
 
 
 def digests(names: list[str]) -> np.ndarray:

@@ -20,8 +20,8 @@ from relightx.backend import choose_precision
 from relightx.checkpoint import load_checkpoint, load_model
 from relightx.config import parse_config
 from relightx.losses import LOSSES
+from relightx.runlog import read_log
 from relightx.sample import without_labels
-from relightx.tracking import read_log
 from relightx.train import main
 from shards.write import write_split
 

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 
-from relightx.backend.watch import RANKS, STATUS, Watch
+from relightx.backend.watch import RANKS, Watch
+from relightx.ending import HUNG
 
 HANGS = """
 import sys, time
@@ -35,7 +36,7 @@ def hang(directory) -> str:
     done = subprocess.run(
         [sys.executable, "-c", HANGS, str(directory)], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == STATUS
+    assert done.returncode == HUNG
     return done.stderr
 
 

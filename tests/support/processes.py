@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from relightx.tracking import read_log
+from relightx.runlog import read_log
 
 PRESETS = Path(__file__).parents[2] / "configs" / "accelerate"
 

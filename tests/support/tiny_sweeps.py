@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from relightx.tracking import read_log
+from relightx.runlog import read_log
 
 
 def write_sweep(directory: Path, shards: Path, steps: int = 8, **changed: object) -> Path:

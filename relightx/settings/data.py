@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from relightx.data.augment import AugmentConfig
-from relightx.data.supervision import SupervisionConfig
+from relightx.settings.augment import AugmentConfig
+from relightx.settings.supervision import SupervisionConfig
 from relightx.storage import S3Options
 
 
