@@ -19,11 +19,16 @@ def begin(config: Path, out: str, s3: S3Options) -> tuple[Plan, Place]:
     used."""
     plan = read_plan(config)
     place = _place(out, s3)
-    if place.folder.size(_PLAN) is not None:
+    if is_noted(place):
         raise ValueError(f"{out}: holds a sweep already; go on with it by --resume {out}")
     if next(iter(place.folder.names()), None) is not None:
         raise ValueError(f"{out} is already used; choose another place")
     return plan, place
+
+
+def is_noted(place: Place) -> bool:
+    """Whether a place holds a sweep, that can go on."""
+    return place.folder.size(_PLAN) is not None
 
 
 def note(plan: Plan, place: Place) -> None:

@@ -46,18 +46,12 @@ def sweep_main(arguments: list[str], prog: str) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from relightx.sweep.begin import begin, check_trials, go_on, note
+    from relightx.sweep.begin import begin, check_trials, go_on, is_noted, note
 
     s3 = storage_options(options)
     plan, place = (
         begin(options.config, options.out, s3) if options.config else go_on(options.resume, s3)
     )
-
-    def get_ready() -> None:
-        check_trials(plan, place)
-        if options.config:
-            note(plan, place)
-
     if options.dry_run:
         check_trials(plan, place)
         count = plan.trials if plan.search == "optuna" else sum(1 for _ in plan.points())
@@ -75,13 +69,23 @@ def _sweep(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     interrupted = False
     try:
-        is_done = drive(plan, place, get_ready, options.address, options.nodes)
+        is_done = drive(
+            plan,
+            place,
+            options.address,
+            options.nodes,
+            meanwhile=lambda: check_trials(plan, place),
+            begins=lambda: note(plan, place) if options.config else None,
+        )
         if plan.baselines:
             from relightx.sweep.baselines import measure_baselines
 
             measure_baselines(plan, place)
     except KeyboardInterrupt:
         is_done, interrupted = False, True
+        if not is_noted(place):
+            print("interrupted before the sweep began", file=sys.stderr)
+            return UNFINISHED
     show_results(read_results(plan, place))
     if is_done:
         print(f"all trials are done: relightx sweep-report {place.out}")

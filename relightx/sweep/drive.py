@@ -47,14 +47,16 @@ STOP_FILE = "STOP"
 def drive(
     plan: Plan,
     place: Place,
-    get_ready: Callable[[], None],
-    address: str | None = None,
-    nodes: int = 1,
+    address: str | None,
+    nodes: int,
+    meanwhile: Callable[[], None],
+    begins: Callable[[], None],
 ) -> bool:
     """Run what is missing of a sweep; whether all of it is done now.
 
-    get_ready: called while Ray starts; no trial begins before it has returned. address: of a Ray
-    cluster, this machine alone when None. nodes: the cluster is waited for until it has so many.
+    address: of a Ray cluster, this machine alone when None. nodes: the cluster is waited for until
+    it has so many. meanwhile: called while Ray starts; what it refuses is not begun. begins: called
+    when nothing is left to refuse.
 
     Raises ValueError for more CPUs or GPUs than there are, OSError for a cluster or a place that
     cannot be reached.
@@ -68,11 +70,12 @@ def drive(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the table with the trials' values
     # Starting Ray is mostly waiting for processes of its own.
     beside = ThreadPoolExecutor(1)
-    ready = beside.submit(get_ready)
+    ready = beside.submit(meanwhile)
     with beside, ray_cluster(address):
         ready.result()
         _await_nodes(nodes)
         slots = _slots(plan)
+        begins()
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(_trial, plan=plan, place=place), _resources(plan)

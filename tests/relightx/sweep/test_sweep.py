@@ -10,6 +10,7 @@ from tiny_sweeps import records, steps, sweep, trainings, wait_until, wait_until
 
 from relightx.storage import S3Options
 from relightx.sweep.begin import go_on
+from relightx.sweep.commands import UNFINISHED
 from relightx.sweep.results import read_results
 
 
@@ -99,7 +100,23 @@ def test_what_cannot_run_is_said_before_any_trial(write, tmp_path, changed, mess
     program = sweep("--config", write(**changed), "--out", tmp_path / "out")
     said, _ = program.communicate(timeout=120)
     assert program.returncode == 2 and message in said and "Traceback" not in said
-    assert not (tmp_path / "out" / "trials").exists()
+    assert not list((tmp_path / "out").glob("*"))  # once it is put right, the place is still free
+
+
+def test_interrupted_while_ray_starts_nothing_is_begun(write, tmp_path):
+    out = tmp_path / "out"
+    # A shell may have started the tests with SIGINT ignored, and that would be inherited.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    program = sweep("--config", write(), "--out", out)
+    signal.signal(signal.SIGINT, before)
+    below = psutil.Process(program.pid)
+    wait_until(
+        lambda: any("gcs_server" in p.name() for p in below.children(recursive=True)), program
+    )
+    program.send_signal(signal.SIGINT)
+    said, _ = program.communicate(timeout=120)
+    assert program.returncode == UNFINISHED and "before the sweep began" in said, said
+    assert "Traceback" not in said and not list(out.glob("*"))
 
 
 def test_places_and_requests_that_are_wrong_are_refused(write, tmp_path, capsys):
