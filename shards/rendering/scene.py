@@ -182,9 +182,9 @@ def _shade_free(
     albedo[on_eye] = eye_albedo(template[on_eye], unit_gaze, appearance)
     skin = template[on_skin]
     near = None if slope is None else spacing
-    albedo[on_skin], hair = surface_albedo(skin, *at[on_skin, 6:9].T, appearance, bare, near)
-    place = surface_place(skin)
+    place, weights = surface_place(skin), at[on_skin, 6:9].T
     combed = strands(place, appearance.hair.offset + 1, near)
+    albedo[on_skin], hair = surface_albedo(skin, *weights, appearance, combed, bare, near)
     curls = field(place, "fine", appearance.hair.offset + 4)
     curl = appearance.hair.curl
     relief = hair * ((1 - curl) * 0.22 * combed + curl * 0.25 * curls)

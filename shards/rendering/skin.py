@@ -13,7 +13,7 @@ from jaxtyping import Float
 from shards.rendering.hair import Hair, beard_weight, hair_weight, random_hair, surface_place
 from shards.rendering.heads import Person
 from shards.rendering.noise import field
-from shards.rendering.strands import brow_hairs, single_hairs, strands
+from shards.rendering.strands import brow_hairs, single_hairs
 
 EYE_CENTRE = np.array([0.3077, 7.2842, 1.2454], np.float32)  # of the subject's left eye in base.obj
 EYE_RADIUS = 0.142
@@ -120,13 +120,15 @@ def surface_albedo(
     ears: Float[np.ndarray, "num"],
     cavity: Float[np.ndarray, "num"],
     appearance: Appearance,
+    combed: Float[np.ndarray, "num"],
     bare: Float[np.ndarray, "num 3"] | None = None,
     spacing: float | None = None,
 ) -> tuple[Float[np.ndarray, "num 3"], Float[np.ndarray, "num"]]:
     """Linear albedo at places that are not on the eyes, and how far each is covered by hair.
 
-    lips, ears, cavity: the weights of `makehuman.HeadMesh` there. bare: albedo of the skin, where
-    it is not that of `bare_skin`. spacing: of the samples, decimetres, for hair as from near.
+    lips, ears, cavity: the weights of `makehuman.HeadMesh` there. combed: the pattern of the hair's
+    strands (`strands.strands`). bare: albedo of the skin, where it is not that of `bare_skin`.
+    spacing: of the samples, decimetres, for hair as from near.
     """
     place = surface_place(template)
     albedo = bare_skin(template, lips, ears, appearance) if bare is None else bare
@@ -134,7 +136,7 @@ def surface_albedo(
         albedo = _over(albedo, np.array(appearance.lip_colour), lips * appearance.lipstick)
     hair = appearance.hair
     hair_cover = _hair_cover(template, place, lips, ears, appearance, spacing)
-    tint = 1 + 0.28 * strands(place, hair.offset + 1, spacing)
+    tint = 1 + 0.28 * combed
     grown = np.maximum(tint, 0.3)[:, None] * np.array(hair.colour)
     brow = np.array(hair.colour) * 0.5 + 0.006
     albedo = _over(albedo, brow, _brows(template, place, appearance, spacing))
